@@ -1,22 +1,26 @@
 """Latents to tokens and back, and where each token stands.
 
 A token is one 2x2 patch of one slot's latent. Slots stand in stack order: slot 0 is the whole, slots 1..N are the
-layers bottom to top, and the condition comes last. Positions have three axes, (layer, row, column): layer is the slot's number
-and -1 for the condition; rows and columns are centred, so that a larger canvas adds places at its rim instead of
-renaming all others ("scale rope", Qwen-Image-Layered section 3.2).
+layers bottom to top, and the condition comes last. Positions have three axes, (layer, row, column): layer is the slot's
+number and -1 for the condition; rows and columns are centred, so that a larger canvas adds places at its rim instead of
+renaming all others (Layer3D RoPE, Qwen-Image-Layered section 3.2).
 
 Everything works on numpy arrays and torch tensors alike: layout is einops, positions are plain integers.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-Array = TypeVar("Array")  # a numpy array or a torch tensor
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", NDArray[np.floating[Any]], "torch.Tensor")
+Ids = TypeVar("Ids", NDArray[np.int64], "torch.Tensor")
 
 PATCH = 2
 
@@ -31,7 +35,7 @@ def unpack(tokens: Array, rows: int, columns: int) -> Array:
     return rearrange(tokens, "b (l h w) (c py px) -> b l c (h py) (w px)", h=rows, w=columns, py=PATCH, px=PATCH)
 
 
-def positions(slots: int, rows: int, columns: int) -> NDArray[np.int64]:
+def position_ids(slots: int, rows: int, columns: int) -> NDArray[np.int64]:
     """Positions `(l n) 3` int64 of `slots` slots (the whole and the layers) and, after them, the condition."""
     layer = np.append(np.arange(slots), -1)
     row = np.arange(rows) - (rows - rows // 2)
@@ -40,6 +44,10 @@ def positions(slots: int, rows: int, columns: int) -> NDArray[np.int64]:
     return rearrange(grid.astype(np.int64), "l h w a -> (l h w) a")
 
 
-def text_start(ids: Any) -> Any:
-    """Where text begins on every axis: one past the largest image position, so that no text token meets an image's."""
-    return ids.max() + 1
+def text_start(image: Ids) -> Ids:
+    """Where text begins beside an image with these positions: one past the largest, a scalar.
+
+    Text token j stands at start + j on all three axes, so that no text token meets an image token.
+    """
+    start: Ids = image.max() + 1
+    return start

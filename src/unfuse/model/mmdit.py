@@ -1,7 +1,7 @@
 """VLD-MMDiT: the transformer that sees the slots, the condition and the prompt at once and answers with a velocity.
 
-Source: Qwen-Image-Layered (arXiv 2512.15603) section 3.2, on the MMDiT of Stable Diffusion 3. Tokens of the slots and of
-the condition share one image stream; text has a stream of its own; both meet in one attention; AdaLN takes the noise
+Source: Qwen-Image-Layered (arXiv 2512.15603) section 3.2, on the MMDiT of Stable Diffusion 3. Tokens of the slots and
+of the condition share one image stream; text has a stream of its own; both meet in one attention; AdaLN takes the noise
 level (sigma, 1 is noise) to every block; Layer3D RoPE tells slots, rows and columns apart, the condition at layer -1.
 The model's output is the velocity e - x_0.
 
