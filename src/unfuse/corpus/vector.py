@@ -163,7 +163,7 @@ def _join(layers: list[Image.Image], most: int) -> list[Image.Image]:
     layers = list(layers)
     while len(layers) > 1:
         smallest = min(range(len(layers)), key=lambda index: _area(layers[index]))
-        if len(layers) <= most and _area(layers[smallest]) > 0.004:
+        if len(layers) <= most and _area(layers[smallest]) > 0.008:
             break
         low = max(0, smallest - 1)
         layers[low : low + 2] = [flatten(layers[low : low + 2])]
