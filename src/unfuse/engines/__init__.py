@@ -1,18 +1,21 @@
 """What turns a picture at the bucket into layers: one Protocol, one table.
 
-An engine is given pictures that are already at its bucket, and answers for each with `EngineLayers` at that size. Native
-size, exact recomposition, names and cropping are not its business: `refine` and `decompose` see to them.
+An engine is given pictures that are already at its bucket, and answers for each with `EngineLayers` at that size.
+Native size, exact recomposition, names and cropping are not its business: `refine` and `decompose` see to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unfuse.errors import EngineError
 from unfuse.layers import Kind
 
 Count = int | Literal["auto"]
@@ -36,10 +39,12 @@ class EngineLayers:
 
     pixels: `l h w 4` float32 in 0..1, straight alpha, sRGB-encoded, bottom to top, at the bucket. Colour under what
     covers it is the engine's guess (hidden colour). kinds: one for each layer, or None where the engine cannot say.
+    notes: what the user should know, a line each.
     """
 
     pixels: NDArray[np.float32]
     kinds: tuple[Kind | None, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -69,3 +74,39 @@ class Engine(Protocol):
         An `on_step` that raises stops the work: the exception passes through (see `errors.Cancelled`).
         """
         ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: where the engine's class is, what it is for, whether its name takes ':FOLDER' of weights."""
+
+    module: str
+    attribute: str
+    about: str
+    takes_folder: bool = False
+
+
+TABLE: dict[str, Entry] = {
+    "embedded": Entry("unfuse.engines.embedded", "Embedded", "ships with the package; any CPU, about a second"),
+    "qwen": Entry("unfuse.engines.qwen", "Qwen", "the published 20-billion-parameter checkpoint: qwen:FOLDER", True),
+    "fake": Entry("unfuse.engines.fake", "Fake", "brightness bands; for tests, and the tutorial for writing an engine"),
+}
+
+
+@cache
+def load(name: str) -> Engine:
+    """The engine of a name, its weights read; the same object when asked again.
+
+    A name may carry a folder of weights: `qwen:checkpoints/layered`. Raises EngineError for an unknown name, and where
+    weights are missing.
+    """
+    key, _, folder = name.partition(":")
+    if key not in TABLE:
+        raise EngineError(f"engine {name!r} is unknown: say one of {', '.join(TABLE)}")
+    entry = TABLE[key]
+    if entry.takes_folder != bool(folder):
+        cure = f"say {key}:FOLDER, the folder of its weights" if entry.takes_folder else f"say {key} alone"
+        raise EngineError(f"engine {name!r}: {cure}")
+    kind = getattr(import_module(entry.module), entry.attribute)
+    engine: Engine = kind(folder) if entry.takes_folder else kind()
+    return engine

@@ -1,0 +1,205 @@
+"""The embedded engine: SlotNet by onnxruntime, then slots to layers. Runs on any CPU, needs no torch.
+
+The network answers with five slots of fixed meaning (background, decoration, objects behind, objects, text). A user
+asks for a number of layers: slots that show nothing are dropped, a slot that shows several separate things is taken
+apart, and what is too much is merged again, neighbours first (`arrange`). Hidden colour is the network's, moved so that
+it meets the picture where the slot is seen (`complete`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from unfuse.engines import Count, EngineLayers, OnStep, Step
+from unfuse.errors import EngineError
+from unfuse.layers import Kind
+from unfuse.tokens import position_ids
+
+Plane = NDArray[np.float32]
+
+STRIDE = 16
+SIDE = 256  # of a square of the bucket's area
+LONGEST = 1024  # a bucket's longer side, for strips
+KINDS: tuple[Kind, ...] = ("background", "decoration", "object", "object", "text")  # of the slots, bottom to top
+SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
+MOST_AUTO = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One thing in one slot: alpha `h w` at the bucket, the slot it stands in, how much of the canvas it covers."""
+
+    alpha: Plane
+    slot: int
+
+    @cached_property
+    def area(self) -> float:
+        return float(self.alpha.mean())
+
+    @cached_property
+    def centre(self) -> NDArray[np.float64]:
+        """Row and column of its middle, as shares of the canvas."""
+        h, w = self.alpha.shape
+        weight = max(float(self.alpha.sum()), 1e-6)
+        return np.array([(self.alpha.sum(1) @ np.arange(h)) / weight / h, (self.alpha.sum(0) @ np.arange(w)) / weight / w])
+
+
+class Embedded:
+    """`Engine` over the weights in the package (or other weights of the same kind, given as the ONNX file's bytes)."""
+
+    name = "embedded"
+    default_steps = 1
+    max_layers = 16
+
+    def __init__(self, model: bytes | None = None, threads: int = 0) -> None:
+        import onnxruntime
+
+        model = model or (files("unfuse") / "weights" / "slots.onnx").read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.enable_cpu_mem_arena = False
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.weights_sha256 = hashlib.sha256(model).hexdigest()
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def card() -> dict[str, Any]:
+        """The model card: what the weights were trained on, for how long, how good they are."""
+        card: dict[str, Any] = json.loads((files("unfuse") / "weights" / "slots.json").read_text())
+        return card
+
+    def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
+        ratio = (size[0] / size[1]) ** 0.5
+        sides = (SIDE * ratio, SIDE / ratio)
+        width, height = (int(np.clip(round(s / STRIDE), 2, LONGEST // STRIDE)) * STRIDE for s in sides)
+        return width, height
+
+    def decompose(
+        self,
+        pictures: NDArray[np.float32],
+        layers: Sequence[Count],
+        *,
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+    ) -> list[EngineLayers]:
+        if steps != 1:
+            raise EngineError(f"steps={steps}: the embedded engine answers in one step; leave steps out or say 1")
+        opaque = pictures[..., :3] * pictures[..., 3:] + 0.5 * (1 - pictures[..., 3:])  # nothing there looks grey
+        alpha, colour = self.slots(opaque)
+        found = [arrange(opaque[i], alpha[i], colour[i], count) for i, count in enumerate(layers)]
+        if on_step is not None:
+            on_step(Step(1, 1, found[0].pixels[-1]))
+        return found
+
+    def slots(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The network alone: `b h w 3` to alpha `b l h w` and colour `b l h/4 w/4 3`, in 0..1."""
+        b, h, w = pictures.shape[:3]
+        rows, columns = h // STRIDE, w // STRIDE
+        ids = position_ids(len(KINDS) + 1, rows, columns).reshape(len(KINDS) + 2, rows * columns, 3)[1:]
+        feed = {
+            "picture": rearrange(pictures * 2 - 1, "b h w c -> b c h w").astype(np.float32),
+            "ids": np.broadcast_to(ids, (b, *ids.shape)).copy(),
+        }
+        logits, colour = self.session.run(["alpha", "colour"], feed)
+        alpha = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+        alpha[:, 0] = 1
+        return alpha, rearrange(colour, "b l c h w -> b l h w c")
+
+
+def arrange(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], count: Count) -> EngineLayers:
+    """Slots of one picture to at most `count` layers, bottom to top."""
+    pieces = [piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)]
+    if count == "auto":
+        pieces = merged(pieces, MOST_AUTO - 1, across_slots=False)
+        pieces = merged(pieces, MOST_AUTO - 1)
+    else:
+        pieces = merged(pieces, count - 1)
+    shades = {slot: complete(picture, alpha, colour[slot], slot) for slot in {0, *(p.slot for p in pieces)}}
+    backdrop = np.ones(picture.shape[:2], np.float32)
+    stack = [Piece(backdrop, 0), *sorted(pieces, key=lambda p: p.slot)]
+    pixels = np.stack([np.dstack([shades[p.slot], p.alpha]) for p in stack]).astype(np.float32)
+    return EngineLayers(pixels, tuple(KINDS[p.slot] for p in stack))
+
+
+def apart(alpha: Plane, slot: int) -> list[Piece]:
+    """The separate things in one slot: islands of its alpha, those of text joined over the gaps between letters."""
+    import cv2
+
+    solid = (alpha > 0.35).astype(np.uint8)
+    reach = max(3, round(0.02 * max(alpha.shape))) if KINDS[slot] == "text" else 1
+    joined = cv2.dilate(solid, np.ones((reach, 2 * reach + 1), np.uint8)) if reach > 1 else solid
+    count, islands = cv2.connectedComponents(joined)
+    masses = [float(alpha[islands == i].sum()) / alpha.size for i in range(1, count)]
+    keep = [i + 1 for i, mass in enumerate(masses) if mass > SPECK]
+    if not keep:
+        return [Piece(alpha, slot)] if float((alpha > 0.1).mean()) > 20 * SPECK else []
+    far = np.stack([cv2.distanceTransform((islands != i).astype(np.uint8), cv2.DIST_L2, 3) for i in keep])
+    owner = far.argmin(0)  # soft rims belong to the nearest island
+    return [Piece(np.where(owner == k, alpha, 0).astype(np.float32), slot) for k in range(len(keep))]
+
+
+def merged(pieces: list[Piece], most: int, across_slots: bool = True) -> list[Piece]:
+    """Merge the cheapest pair until at most `most` are left: small things near each other in one slot first."""
+    pieces = list(pieces)
+    while len(pieces) > max(0, most):
+        pairs = [(cost(a, b), i, j) for i, a in enumerate(pieces) for j, b in enumerate(pieces) if i < j]
+        if not across_slots:
+            pairs = [p for p in pairs if p[0] < 10]
+        if not pairs:
+            break
+        _, i, j = min(pairs)
+        a, b = pieces[i], pieces[j]
+        both = Piece(1 - (1 - a.alpha) * (1 - b.alpha), a.slot if a.area > b.area else b.slot)
+        pieces = [*(p for k, p in enumerate(pieces) if k not in (i, j)), both]
+    return pieces
+
+
+def cost(a: Piece, b: Piece) -> float:
+    """How much is lost by merging two things: distance and size inside a slot; 10 and more across slots."""
+    apart = float(np.linalg.norm(a.centre - b.centre)) + min(a.area, b.area) ** 0.5
+    step = abs(a.slot - b.slot)
+    text = (KINDS[a.slot] == "text") != (KINDS[b.slot] == "text")
+    return apart + 10 * step + 20 * text
+
+
+def complete(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], slot: int) -> NDArray[np.float32]:
+    """Colour `h w 3` of one slot: the picture where the slot is seen, elsewhere the network's, moved to meet it.
+
+    What must be added to the network's colour is known where the slot is seen; it is carried smoothly into the rest
+    (push-pull interpolation), as in Poisson image editing with the network's answer as guidance.
+    """
+    import cv2
+
+    h, w = picture.shape[:2]
+    guess = cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
+    seen = alpha[slot] * np.prod(1 - alpha[slot + 1 :], axis=0)
+    sure = np.clip((seen - 0.6) / 0.35, 0, 1) ** 2
+    return np.clip(guess + spread((picture - guess) * sure[..., None], sure), 0, 1)
+
+
+def spread(weighted: NDArray[np.float32], weight: Plane) -> NDArray[np.float32]:
+    """Push-pull: values times weight `h w c` and weight `h w` to values everywhere (Gortler et al. 1996, section 3.4)."""
+    import cv2
+
+    h, w = weight.shape
+    if min(h, w) <= 2:
+        total = max(float(weight.sum()), 1e-6)
+        return np.broadcast_to(weighted.sum((0, 1)) / total, weighted.shape).astype(np.float32)
+    small = ((w + 1) // 2, (h + 1) // 2)
+    few = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
+    gain = np.minimum(1, 4 * few) / np.maximum(few, 1e-6)  # four neighbours of which one is known are known
+    below = spread(cv2.resize(weighted, small, interpolation=cv2.INTER_AREA) * gain[..., None], few * gain)
+    grown = cv2.resize(below, (w, h), interpolation=cv2.INTER_LINEAR).reshape(weighted.shape)
+    return (weighted + (1 - np.minimum(weight, 1))[..., None] * grown).astype(np.float32)

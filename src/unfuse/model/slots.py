@@ -1,0 +1,176 @@
+"""SlotNet: the embedded model. One look at a picture answers with the alpha and the colour of every slot.
+
+A convolutional stem reads the picture; a VLD-MMDiT with alternating attention sees the stem's coarsest features as the
+clean condition (layer -1) and one copy of them for each slot (layers 1..N); convolutional decoders bring the slots'
+tokens back to the picture's grid. It is the one-step case of the sampler: sigma is 1, there is no noise, and the
+answer is x_0. Slots have fixed meanings (`SLOTS`), so that which thing goes into which slot can be seen in the picture;
+a network that must guess the order answers with every object faintly in every slot.
+
+The alpha of slot l at a pixel is a dot product of that pixel's features, shared by all slots, with the slot's kernel
+there: fine edges are computed once, who owns them is decided slot by slot on a grid four times coarser.
+
+Axes: b picture, l slot, c channel, h w grid, n tokens, d width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unfuse.model.mmdit import MMDiT, MMDiTParams
+
+SLOTS = ("background", "decoration", "object behind", "object", "text")  # layers 1..5, bottom to top
+STRIDE = 16  # a picture's sides are multiples of it
+
+
+@dataclass(frozen=True)
+class SlotNetParams:
+    """Sizes of a `SlotNet`; the defaults ship. channels: at 1/2, 1/4, 1/8 and 1/16 of the picture's side."""
+
+    channels: tuple[int, int, int, int] = (32, 64, 128, 192)
+    slot_channels: tuple[int, int, int] = (96, 64, 32)  # of a slot at 1/16, 1/8, 1/4
+    kernel: int = 8  # features of a pixel that a slot's kernel weighs
+    slots: int = len(SLOTS)
+    width: int = 192
+    heads: int = 6
+    depth: int = 4
+    axes: tuple[int, int, int] = (8, 12, 12)
+
+    @property
+    def mmdit(self) -> MMDiTParams:
+        return MMDiTParams(
+            width=self.width,
+            heads=self.heads,
+            depth=self.depth,
+            in_features=self.channels[3],
+            out_features=self.slot_channels[0],
+            axes=self.axes,
+            text_width=None,
+            shared_modulation=True,
+            attention="alternate",
+            kinds=0,
+        )
+
+
+def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+
+
+def double(x: Tensor) -> Tensor:
+    """`b c h w` to twice the side, bilinear."""
+    return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(channels), conv(channels, channels)
+        self.norm2, self.conv2 = nn.BatchNorm2d(channels), conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.conv1(functional.relu(self.norm1(x)))
+        out: Tensor = x + self.conv2(functional.relu(self.norm2(inner)))
+        return out
+
+
+class Stem(nn.Module):
+    """The picture to features at 1/2, 1/4, 1/8 and 1/16 of its side."""
+
+    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        c2, c4, c8, c16 = channels
+        self.to2 = nn.Sequential(nn.PixelUnshuffle(2), conv(12, c2), Residual(c2))
+        self.to4 = nn.Sequential(conv(c2, c4, 2), Residual(c4), Residual(c4))
+        self.to8 = nn.Sequential(conv(c4, c8, 2), Residual(c8), Residual(c8), Residual(c8))
+        self.to16 = nn.Sequential(conv(c8, c16, 2), Residual(c16), Residual(c16))
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        half = self.to2(picture)  # b c2 h/2 w/2
+        quarter = self.to4(half)  # b c4 h/4 w/4
+        eighth = self.to8(quarter)  # b c8 h/8 w/8
+        return half, quarter, eighth, self.to16(eighth)  # b c16 h/16 w/16
+
+
+class SlotDecoder(nn.Module):
+    """A slot's tokens to its kernel, its bias and its colour at 1/4 of the picture's side."""
+
+    def __init__(self, params: SlotNetParams) -> None:
+        super().__init__()
+        _, c4, c8, _ = params.channels
+        s16, s8, s4 = params.slot_channels
+        self.up8, self.skip8, self.mix8 = conv(s16, s8), nn.Conv2d(c8, s8, 1), Residual(s8)
+        self.up4, self.skip4, self.mix4 = conv(s8, s4), nn.Conv2d(c4, s4, 1), Residual(s4)
+        self.head = conv(s4, params.kernel + 1 + 3)
+
+    def forward(self, x: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:  # x: b l c h/16 w/16
+        b, l = x.shape[:2]
+        x = self.up8(double(rearrange(x, "b l c h w -> (b l) c h w")))  # (b l) s8 h/8 w/8
+        x = self.mix8(x + repeat(self.skip8(eighth), "b c h w -> (b l) c h w", l=l))
+        x = self.up4(double(x))  # (b l) s4 h/4 w/4
+        x = self.mix4(x + repeat(self.skip4(quarter), "b c h w -> (b l) c h w", l=l))
+        return rearrange(self.head(functional.relu(x)), "(b l) c h w -> b l c h w", b=b)
+
+
+class PixelDecoder(nn.Module):
+    """The stem's fine features to `kernel` features for each pixel of the picture."""
+
+    def __init__(self, params: SlotNetParams) -> None:
+        super().__init__()
+        c2, c4, c8, _ = params.channels
+        self.from8, self.from4 = nn.Conv2d(c8, c4, 1), nn.Conv2d(c4, c2, 1)
+        self.mix4, self.mix2 = Residual(c4), conv(c2, c2)
+        self.unfold = nn.Sequential(nn.ReLU(), conv(c2, 4 * params.kernel), nn.PixelShuffle(2))
+        self.edges = conv(3, params.kernel)
+        self.last = nn.Sequential(nn.ReLU(), conv(params.kernel, params.kernel))
+
+    def forward(self, picture: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
+        x = self.mix4(quarter + double(self.from8(eighth)))  # b c4 h/4 w/4
+        x = self.mix2(functional.relu(half + double(self.from4(x))))  # b c2 h/2 w/2
+        out: Tensor = self.last(self.unfold(x) + self.edges(picture))  # b k h w
+        return out
+
+
+class SlotNet(nn.Module):
+    """Pictures `b 3 h w` in -1..1 (sRGB-encoded) to slots: alpha logits `b l h w`, colour `b l 3 h/4 w/4` in 0..1.
+
+    ids: `b l+1 n 3` int64 positions (layer, row, column) of the slots' tokens, then of the condition's (layer -1), as
+    `tokens.position_ids` makes them; a slot's meaning is its layer, 1 to `slots`.
+    """
+
+    def __init__(self, params: SlotNetParams) -> None:
+        super().__init__()
+        self.params = params
+        self.stem = Stem(params.channels)
+        self.meaning = nn.Embedding(params.slots + 1, params.channels[3])
+        self.mmdit = MMDiT(params.mmdit)
+        self.slot_decoder = SlotDecoder(params)
+        self.pixel_decoder = PixelDecoder(params)
+
+    def forward(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        half, quarter, eighth, coarse = self.stem(picture)
+        h, w = coarse.shape[-2:]
+        condition = rearrange(coarse, "b c h w -> b 1 (h w) c")
+        slots = condition + self.meaning(ids[:, :-1, :, 0])  # b l n c
+        sigma = torch.ones_like(picture[:, 0, 0, 0])  # b: one step, from noise level 1
+        answer = self.mmdit(torch.cat([slots, condition], dim=1), ids, sigma)[:, :-1]  # b l n s16
+        decoded = self.slot_decoder(rearrange(answer, "b l (h w) c -> b l c h w", h=h, w=w), quarter, eighth)
+        weights, colour = decoded[:, :, :-3], decoded[:, :, -3:]  # b l k+1 h/4 w/4, b l 3 h/4 w/4
+        features = self.pixel_decoder(picture, half, quarter, eighth)  # b k h w
+        return self.alpha(features, weights), torch.sigmoid(colour)
+
+    @staticmethod
+    def alpha(features: Tensor, weights: Tensor) -> Tensor:
+        """Logits `b l h w`: features `b k h w` weighed by kernels `b l k+1 h/4 w/4`, the last one being the bias."""
+        l = weights.shape[1]
+        grown = functional.interpolate(
+            rearrange(weights, "b l k h w -> b (l k) h w"), scale_factor=4.0, mode="bilinear", align_corners=False
+        )
+        grown = rearrange(grown, "b (l k) h w -> b l k h w", l=l)
+        kernel, bias = grown[:, :, :-1], grown[:, :, -1]
+        return (kernel * features[:, None]).sum(2) + bias

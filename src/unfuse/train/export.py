@@ -1,0 +1,84 @@
+"""Trained SlotNet weights to the ONNX file that ships, and back.
+
+The file holds its weights as float16 with a cast to float32 behind each: half the size, and what runs is what was
+tested. `state_of` reads them back into torch, so that training can go on from the shipped file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
+from unfuse.tokens import position_ids
+from unfuse.train.loop import weights_of
+
+BIG = 256  # weights with fewer numbers stay float32
+
+
+def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
+    """The averaged weights of a checkpoint folder to `out` (.onnx), the model card beside it (.json)."""
+    net = SlotNet(SlotNetParams()).eval()
+    net.load_state_dict(weights_of(checkpoint))
+    graph = halved(traced(net))
+    onnx.save(graph, out)
+    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def traced(net: SlotNet) -> onnx.ModelProto:
+    """The network as an ONNX graph: batch, number of slots, height and width are dynamic, position ids an input."""
+    rows, columns = 8, 10
+    ids = position_ids(net.params.slots + 1, rows, columns).reshape(net.params.slots + 2, rows * columns, 3)[1:]
+    example = (torch.zeros(2, 3, rows * STRIDE, columns * STRIDE), torch.from_numpy(ids).expand(2, -1, -1, -1))
+    free = torch.export.Dim.DYNAMIC
+    program = torch.onnx.export(
+        net,
+        example,
+        dynamo=True,
+        optimize=False,  # keeps the names of the weights; onnxruntime optimises when it loads
+        input_names=["picture", "ids"],
+        output_names=["alpha", "colour"],
+        dynamic_shapes=({0: free, 2: free, 3: free}, {0: free, 1: free, 2: free}),
+        opset_version=20,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its large weights stored as float16, each followed by a cast."""
+    graph = model.graph
+    small, casts = [], []
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= BIG:
+            name = weight.name
+            small.append(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+        else:
+            small.append(weight)
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:], graph.value_info[:], graph.metadata_props[:]
+    for node in nodes:
+        del node.metadata_props[:]  # stack traces of the exporting machine
+    graph.initializer.extend(small)
+    graph.node.extend(nodes)
+    return model
+
+
+def state_of(file: Path) -> dict[str, Tensor]:
+    """The weights in an exported file, by their names in `SlotNet`, float32 (rounded to float16 where they were)."""
+    found = {w.name.removesuffix(".half"): numpy_helper.to_array(w) for w in onnx.load(file).graph.initializer}
+    net = SlotNet(SlotNetParams())
+    state = net.state_dict()
+    for name in state:
+        if not name.endswith("num_batches_tracked"):
+            state[name] = torch.from_numpy(found[name].astype(np.float32))
+    return state

@@ -1,0 +1,157 @@
+"""The stage `slots`: what SlotNet learns from true layers, and how it is judged.
+
+Targets are canonical: which layer of a design goes into which slot follows from what can be seen (what kind of thing it
+is, and whether another thing covers it), never from the order in which things were drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unfuse.corpus import draw
+from unfuse.corpus.compose import Drawn, Pack, compose, flat, weather
+from unfuse.model.slots import SLOTS, STRIDE, SlotNet, SlotNetParams
+from unfuse.tokens import position_ids
+
+TOUCH = 0.02  # a share of a layer that something must cover to count as lying above it
+RATIOS = ((1.0, 1.0), (0.84, 1.19), (1.19, 0.84), (0.75, 1.33), (1.33, 0.75))  # of height and width to the base side
+
+
+def slot_of(layers: list[Drawn]) -> list[int]:
+    """The slot of each layer, an index into `SLOTS`.
+
+    Text is text. Decoration that lies on no object is decoration. All other things are objects: in front, unless
+    another one of them covers some of it.
+    """
+    free = [i for i, layer in enumerate(layers) if layer.kind not in ("background", "text")]
+    heavy = [i for i in free if layers[i].kind == "object" or any(covers(layers[i], layers[j]) for j in free if j < i and layers[j].kind == "object")]
+    slots = {i: SLOTS.index("decoration") for i in free}
+    for i in heavy:
+        covered = any(covers(layers[j], layers[i]) for j in heavy if j > i)
+        slots[i] = SLOTS.index("object behind" if covered else "object")
+    named = {"background": 0, "text": SLOTS.index("text")}
+    return [slots[i] if i in slots else named[layer.kind] for i, layer in enumerate(layers)]
+
+
+def covers(upper: Drawn, lower: Drawn) -> bool:
+    a, b = upper.rgba[..., 3], lower.rgba[..., 3]
+    return float((a * (b > 0.5)).sum()) > TOUCH * float(min(a.sum(), b.sum()))
+
+
+def targets(layers: list[Drawn]) -> NDArray[np.float32]:
+    """`l h w 4` straight alpha: the layers of each slot put together, bottom to top."""
+    out = np.zeros((len(SLOTS), *layers[0].rgba.shape), np.float32)
+    for slot, layer in zip(slot_of(layers), layers, strict=True):
+        out[slot] = draw.over(layer.rgba, out[slot])
+    return out
+
+
+def example(pack: Pack, rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One picture `h w 3` and its slots `l h w 4`."""
+    layers = compose(pack, rng, size)
+    return weather(flat(layers), rng), targets(layers)
+
+
+def batch(root: Path, split: str, seed: int, step: int, count: int, side: int) -> dict[str, NDArray[np.uint8]]:
+    """The batch of one step, the same for the same arguments: picture `b h w 3`, slots `b l h w 4`, uint8.
+
+    Half of the designs are drawn; the other half are the same ones mirrored, with their colour channels exchanged and
+    other weather: drawing costs more than looking.
+    """
+    pack = opened(root, split)
+    rng = np.random.default_rng([seed, step])
+    ratio = RATIOS[int(rng.integers(len(RATIOS)))] if split == "train" else RATIOS[0]
+    size = (round(side * ratio[0] / STRIDE) * STRIDE, round(side * ratio[1] / STRIDE) * STRIDE)
+    pictures, slots = [], []
+    while len(pictures) < count:
+        layers = compose(pack, rng, size)
+        picture, truth = flat(layers), targets(layers)
+        pictures.append(weather(picture, rng))
+        slots.append(truth)
+        if split == "train" and len(pictures) < count:
+            order = rng.permutation(3)
+            pictures.append(weather(picture[:, ::-1, order], rng))
+            slots.append(truth[:, :, ::-1][..., [*order, 3]])
+    return {
+        "picture": (np.stack(pictures) * 255 + 0.5).astype(np.uint8),
+        "slots": (np.stack(slots) * 255 + 0.5).astype(np.uint8),
+    }
+
+
+_packs: dict[tuple[Path, str], Pack] = {}
+
+
+def opened(root: Path, split: str) -> Pack:
+    cv2.setNumThreads(1)
+    if (root, split) not in _packs:
+        _packs[root, split] = Pack.open(root, split)
+    return _packs[root, split]
+
+
+def model() -> SlotNet:
+    return SlotNet(SlotNetParams())
+
+
+def ids_for(picture: Tensor) -> Tensor:
+    """Positions `b l+1 n 3` of all slots and the condition for pictures `b 3 h w`."""
+    rows, columns = picture.shape[-2] // STRIDE, picture.shape[-1] // STRIDE
+    places = position_ids(len(SLOTS) + 1, rows, columns).reshape(len(SLOTS) + 2, rows * columns, 3)[1:]
+    return torch.from_numpy(places).to(picture.device).expand(picture.shape[0], -1, -1, -1)
+
+
+def inputs(arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 arrays of a batch to picture `b 3 h w` in -1..1, alpha `b l h w` and colour `b l 3 h w` in 0..1."""
+    picture = arrays["picture"].permute(0, 3, 1, 2).float() / 127.5 - 1
+    slots = arrays["slots"].permute(0, 1, 4, 2, 3).float() / 255
+    return picture.contiguous(memory_format=torch.channels_last), slots[:, :, 3], slots[:, :, :3]
+
+
+def soft_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of minima over sum of maxima of `b l h w`, for each `b l`."""
+    return torch.minimum(a, b).sum((-2, -1)) / torch.maximum(a, b).sum((-2, -1)).clamp_min(1e-6)
+
+
+def loss(net: nn.Module, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (hidden counts most)."""
+    picture, alpha, colour = inputs(arrays)
+    with torch.autocast(picture.device.type, dtype=torch.bfloat16):
+        logits, guess = net(picture, ids_for(picture))
+    logits, guess = logits[:, 1:].float(), guess.float()
+    truth = alpha[:, 1:]
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth)
+    present = (truth.mean((-2, -1)) > 1e-3).float()
+    product = torch.sigmoid(logits) * truth
+    union = (torch.sigmoid(logits) + truth - product).sum((-2, -1))
+    overlap = 1 - product.sum((-2, -1)) / union.clamp_min(1e-6)
+    overlap = (overlap * present).sum() / present.sum().clamp_min(1)
+    hidden = colour_error(guess, alpha, colour)
+    return {"loss": 2 * entropy + overlap + hidden, "entropy": entropy, "overlap": overlap, "colour": hidden}
+
+
+def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
+    """L1 of colour `b l 3 h/4 w/4` against the truth's, weighed by alpha, four times where something covers it."""
+    above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
+    seen = torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)  # how much of slot l is not covered
+    b, l = alpha.shape[:2]
+    pool = lambda x: functional.avg_pool2d(x.reshape(b * l, -1, *alpha.shape[-2:]), 4).reshape(b, l, -1, *guess.shape[-2:])  # noqa: E731
+    small = pool(alpha)[:, :, 0]
+    truth = pool(colour * alpha[:, :, None]) / small[:, :, None].clamp_min(1e-3)
+    weight = small * (4 - 3 * pool(seen)[:, :, 0]) + 1e-6
+    return ((guess - truth).abs().mean(2) * weight).sum() / weight.sum()
+
+
+@torch.inference_mode()
+def validate(net: nn.Module, arrays: dict[str, Tensor]) -> dict[str, float]:
+    """Soft IoU of each slot over the designs that have something there, their mean, and the losses."""
+    picture, alpha, _ = inputs(arrays)
+    logits = net(picture, ids_for(picture))[0].float()
+    iou, present = soft_iou(torch.sigmoid(logits), alpha), alpha.mean((-2, -1)) > 1e-3
+    out = {f"iou {name}": float(iou[:, i][present[:, i]].mean()) for i, name in enumerate(SLOTS) if i}
+    return {"iou": float(np.mean(list(out.values()))), **out, **{k: float(v) for k, v in loss(net, arrays).items()}}
