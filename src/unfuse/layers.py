@@ -1,13 +1,17 @@
 """The layer model: what a decomposed picture is made of.
 
 A `Layer` is straight-alpha RGBA with a place on the canvas, cropped to what it shows; a `LayerStack` is layers bottom
-to top on one canvas. Both are frozen: an edit makes a new stack that shares the pixels it did not touch.
+to top on one canvas. Both are frozen and checked when they are made: an edit makes a new stack that shares the pixels
+it did not touch.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
+import operator
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -23,7 +27,28 @@ if TYPE_CHECKING:
 Kind = Literal["background", "object", "text", "decoration", "group"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
+BLEND_MODES: tuple[str, ...] = (  # W3C Compositing and Blending Level 1, sections 10.1 and 10.2
+    "normal",
+    "multiply",
+    "screen",
+    "overlay",
+    "darken",
+    "lighten",
+    "color-dodge",
+    "color-burn",
+    "hard-light",
+    "soft-light",
+    "difference",
+    "exclusion",
+    "hue",
+    "saturation",
+    "color",
+    "luminosity",
+)
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]  # h w 4, straight alpha, full range of the type
+
+DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 
 
 class Box(NamedTuple):
@@ -46,14 +71,38 @@ class Box(NamedTuple):
     def size(self) -> tuple[int, int]:
         return self.width, self.height
 
+    def moved(self, right: int, down: int) -> Box:
+        """The box of the same size, so many pixels further right and down."""
+        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
+
+    def intersection(self, other: Box) -> Box | None:
+        """What both cover, or None where they do not meet."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
+        return Box(left, top, right, bottom) if left < right and top < bottom else None
+
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        left, top = min(self.left, other.left), min(self.top, other.top)
+        return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
+
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Rows and columns of this box in an array that covers `outer`."""
+        return slice(self.top - outer.top, self.bottom - outer.top), slice(
+            self.left - outer.left, self.right - outer.left
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One layer, or a group of layers.
 
-    pixels: `h w 4`, uint8 or uint16, straight alpha, the size of `box`. A group has `layers` instead, bottom to top, and
-    its box is the union of theirs. `opacity` is 0 to 1. `blend_mode` is one of the 16 names of W3C Compositing and
-    Blending Level 1. `id` stays the same through edits.
+    pixels: `h w 4`, uint8 or uint16, straight alpha, the size of `box`. A group has `layers` instead, bottom to top,
+    and its box is always the union of theirs, whatever box it is given. `opacity` is 0 to 1. `blend_mode` is one of
+    the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits.
+
+    The pixels are handed over: the array is made read-only and shared, not copied, unless it is not C-contiguous.
+    Raises StackError where a field is wrong.
     """
 
     name: str
@@ -67,13 +116,101 @@ class Layer:
     locked: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    def __post_init__(self) -> None:
+        named = _text("a layer's name", self.name)
+        one_of(f"the kind of layer {named!r}", self.kind, KINDS)
+        one_of(f"the blend mode of layer {named!r}", self.blend_mode, BLEND_MODES)
+        _text(f"the id of layer {named!r}", self.id)
+        self._set("opacity", _opacity(named, self.opacity))
+        self._set("layers", _layers(f"layer {named!r}", self.layers))
+        if (self.kind == "group") != bool(self.layers) or (self.kind == "group") != (self.pixels is None):
+            raise StackError(
+                f"layer {named!r} is of kind {self.kind!r} with {len(self.layers)} layers and "
+                f"{'no ' if self.pixels is None else ''}pixels: a group has layers and no pixels, every other kind has "
+                "pixels and no layers"
+            )
+        if self.pixels is None:
+            box = self.layers[0].box
+            for layer in self.layers[1:]:
+                box = box.union(layer.box)
+            self._set("box", box)
+        else:
+            self._set("box", _box(named, self.box))
+            self._set("pixels", _pixels(named, self.pixels, self.box))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
+
+    @classmethod
+    def from_canvas(cls, name: str, kind: Kind, pixels: Pixels, **fields: Any) -> Layer:
+        """A layer from full-canvas `h w 4` pixels, cropped to what shows; `to_canvas` is the way back."""
+        height, width = pixels.shape[:2]
+        return cls(name, kind, Box(0, 0, width, height), pixels, **fields).crop_to_content()
+
+    @classmethod
+    def group(cls, name: str, layers: Iterable[Layer], **fields: Any) -> Layer:
+        """A group of layers, bottom to top. It is composed on its own, then laid down as one layer (isolated)."""
+        return cls(name, "group", Box(0, 0, 1, 1), layers=tuple(layers), **fields)
+
+    @property
+    def depth(self) -> int:
+        """Bits of a channel, 8 or 16; of a group, those of its lowest layer."""
+        return self.layers[0].depth if self.pixels is None else DEPTHS[self.pixels.dtype]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel has alpha above 0, whatever the opacity and visibility."""
+        return not self.pixels[..., 3].any() if self.pixels is not None else all(x.is_empty for x in self.layers)
+
     def replace(self, **changes: Any) -> Layer:
-        """This layer with some fields changed; everything else, the id too, stays."""
+        """The layer with some fields changed; everything else, the id too, stays."""
         return replace(self, **changes)
 
+    def walk(self) -> Iterator[Layer]:
+        """The layer, then all layers in it, depth first, bottom to top."""
+        yield self
+        for layer in self.layers:
+            yield from layer.walk()
+
+    def crop_to_content(self) -> Layer:
+        """The layer cropped to the box of alpha above 0; one that shows nothing, to its top left pixel.
+
+        Colour under alpha 0 outside that box is dropped; everything else keeps its bits. In a group each layer is
+        cropped.
+        """
+        if self.pixels is None:
+            return self.replace(layers=tuple(layer.crop_to_content() for layer in self.layers))
+        shows = self.pixels[..., 3] > 0
+        rows, columns = np.flatnonzero(shows.any(axis=1)), np.flatnonzero(shows.any(axis=0))
+        if rows.size == 0:
+            rows = columns = np.zeros(1, dtype=np.intp)
+        inner = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        if inner.size == self.box.size:
+            return self
+        pixels = self.pixels[inner.top : inner.bottom, inner.left : inner.right]
+        # A copy, so that a small layer does not keep a whole canvas in memory.
+        return self.replace(box=inner.moved(self.box.left, self.box.top), pixels=pixels.copy())
+
+    def to_canvas(self, size: tuple[int, int]) -> Pixels:
+        """The layer alone on a transparent canvas of `size` (width, height): `h w 4` at its own depth, straight alpha.
+
+        Its own opacity, blend mode and visibility stay outside; a group is flattened, theirs inside.
+        """
+        canvas = Box(0, 0, *size)
+        if self.pixels is None:
+            from unfuse.composite import flatten
+
+            return flatten(LayerStack(size, self.layers, depth=16 if self.depth == 16 else 8))
+        pixels: Pixels = np.zeros((canvas.height, canvas.width, 4), dtype=self.pixels.dtype)
+        if common := self.box.intersection(canvas):
+            pixels[common.within(canvas)] = self.pixels[common.within(self.box)]
+        return pixels
+
     def to_image(self, size: tuple[int, int]) -> Image.Image:
-        """The layer alone on a transparent canvas of `size` (width, height): PIL RGBA, straight alpha."""
-        raise StackError("written next")
+        """`to_canvas` as a PIL RGBA image, straight alpha; 16 bits are rounded to 8."""
+        from PIL import Image
+
+        return Image.fromarray(to_8_bit(self.to_canvas(size)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +228,11 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class LayerStack:
-    """Layers bottom to top on one canvas of `size` (width, height)."""
+    """Layers bottom to top on one canvas of `size` (width, height); `depth` is the bits of a channel in all of them.
+
+    `icc` is the colour profile of the pixels (None: sRGB), `dpi` the resolution in print. Ids are unique, in groups
+    too. Raises StackError where a field is wrong.
+    """
 
     size: tuple[int, int]
     layers: tuple[Layer, ...]
@@ -101,8 +242,192 @@ class LayerStack:
     provenance: Provenance = Provenance()
     notes: tuple[str, ...] = ()  # what a reader or an engine wants the user to know, a line each
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", _size(self.size))
+        object.__setattr__(self, "layers", _layers("the stack", self.layers))
+        if self.depth not in DEPTHS.values():
+            raise StackError(f"the stack's depth is {self.depth!r}: it must be 8 or 16")
+        if not 0 < self.dpi < math.inf:
+            raise StackError(f"the stack's dpi is {self.dpi!r}: it must be above 0")
+        ids: dict[str, str] = {}
+        for layer in self.walk():
+            if layer.id in ids:
+                raise StackError(
+                    f"layers {ids[layer.id]!r} and {layer.name!r} share the id {layer.id!r}: give one a new"
+                )
+            ids[layer.id] = layer.name
+            if layer.pixels is not None and layer.depth != self.depth:
+                raise StackError(
+                    f"layer {layer.name!r} holds {layer.pixels.dtype} in a stack of depth {self.depth}: "
+                    "depth 8 holds uint8, depth 16 holds uint16"
+                )
+
     def __len__(self) -> int:
         return len(self.layers)
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a layer, or a layer of that id or name, is in the stack, in groups too."""
+        return any(key is layer or key in (layer.id, layer.name) for layer in self.walk())
+
+    def __getitem__(self, key: int | str) -> Layer:
+        """The layer at an index from the bottom, or the one of that id or name, in groups too.
+
+        Raises StackError where there is none, or several of that name.
+        """
+        if not isinstance(key, str):
+            if not -len(self) <= key < len(self):
+                raise StackError(f"layer {key} is not in the stack: it has {len(self)}, the bottom one is 0")
+            return self.layers[key]
+        layers = list(self.walk())
+        found = [x for x in layers if x.id == key] or [x for x in layers if x.name == key]
+        if len(found) > 1:
+            raise StackError(
+                f"{len(found)} layers are called {key!r}: ask by id, one of {_listed(x.id for x in found)}"
+            )
+        if not found:
+            names = [layer.name for layer in layers]
+            raise StackError(f"no layer is called {key!r}{_nearest(key, names)}: the stack has {_listed(names)}")
+        return found[0]
+
+    def walk(self) -> Iterator[Layer]:
+        """All layers depth first, bottom to top; a group comes before what is in it."""
+        for layer in self.layers:
+            yield from layer.walk()
+
+    def replace(self, **changes: Any) -> LayerStack:
+        """The stack with some fields changed."""
+        return replace(self, **changes)
+
+    def replace_layer(self, key: int | str, *new: Layer) -> LayerStack:
+        """The stack with other layers, bottom to top, in place of one, in groups too; with none it is taken out.
+
+        A group that loses its last layer goes with it.
+        """
+        old = self[key]
+
+        def swapped(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+            result: list[Layer] = []
+            for layer in layers:
+                if layer is old:
+                    result.extend(new)
+                elif any(old is inner for inner in layer.walk()):
+                    inside = swapped(layer.layers)
+                    result.extend([layer.replace(layers=inside)] if inside else [])
+                else:
+                    result.append(layer)
+            return tuple(result)
+
+        return self.replace(layers=swapped(self.layers))
+
+    def flatten(self) -> Image.Image:
+        """The whole as a PIL RGBA image, straight alpha, whatever the layers hold; 16 bits are rounded to 8.
+
+        The colour profile and the resolution are in its `info`. `composite.flatten` gives the pixels at full depth.
+        """
+        from PIL import Image
+
+        from unfuse.composite import flatten
+
+        image = Image.fromarray(to_8_bit(flatten(self)))
+        image.info["dpi"] = (self.dpi, self.dpi)
+        if self.icc is not None:
+            image.info["icc_profile"] = self.icc
+        return image
+
+    def save(self, path: str | Path) -> None:
+        """Write the stack in the format that the suffix names: see `unfuse.formats`."""
+        from unfuse.formats import write
+
+        write(self, path)
+
+    def split(self, layer: int | str, layers: int | Literal["auto"] = "auto", **options: Any) -> LayerStack:
+        """Decompose one layer again: it becomes a group. Options as in `unfuse.decomposition.split`."""
+        from unfuse.decomposition import split
+
+        return split(self, layer, layers=layers, **options)
+
+
+def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
+    """Pixels of either depth at 8 bits, rounded to the nearest level (65535 is 255 times 257: there are no ties)."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
+    """`value` if it is allowed, else a StackError that names the nearest and all that are."""
+    names = tuple(allowed)
+    if value not in names:
+        raise StackError(f"{what} is {value!r}{_nearest(value, names)}: it must be one of {', '.join(names)}")
+    return value
+
+
+def _nearest(value: object, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(value), list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "no layers"
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise StackError(f"{what} is {value!r}: it must be a text that is not empty")
+    return value
+
+
+def _opacity(named: str, value: object) -> float:
+    if not isinstance(value, int | float | np.floating) or not 0 <= value <= 1:  # NaN fails the comparison
+        raise StackError(f"the opacity of layer {named!r} is {value!r}: it must be a number from 0 to 1")
+    return float(value)
+
+
+def _layers(what: str, value: Iterable[object]) -> tuple[Layer, ...]:
+    layers = []
+    for layer in value:
+        if not isinstance(layer, Layer):
+            raise StackError(f"{what} is given a {type(layer).__name__} among its layers: they must be unfuse.Layer")
+        layers.append(layer)
+    return tuple(layers)
+
+
+def _integers(value: Any, count: int) -> tuple[int, ...] | None:
+    try:
+        numbers = tuple(operator.index(number) for number in value)
+    except TypeError:
+        return None
+    return numbers if len(numbers) == count else None
+
+
+def _box(named: str, value: object) -> Box:
+    numbers = _integers(value, 4)
+    box = Box(*numbers) if numbers else Box(0, 0, 0, 0)
+    if box.width < 1 or box.height < 1:
+        raise StackError(
+            f"the box of layer {named!r} is {value!r}: it must be four whole numbers left, top, right, bottom with "
+            "left < right and top < bottom"
+        )
+    return box
+
+
+def _size(value: object) -> tuple[int, int]:
+    numbers = _integers(value, 2)
+    if numbers is None or min(numbers) < 1:
+        raise StackError(f"the stack's size is {value!r}: it must be (width, height), whole numbers of at least 1")
+    return numbers[0], numbers[1]
+
+
+def _pixels(named: str, value: object, box: Box) -> Pixels:
+    expected = (box.height, box.width, 4)
+    if not isinstance(value, np.ndarray) or value.dtype not in DEPTHS or value.shape != expected:
+        given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise StackError(
+            f"the pixels of layer {named!r} are {given}: its box {tuple(box)} needs uint8 or uint16 of shape {expected}"
+        )
+    pixels: Pixels = np.ascontiguousarray(value)
+    pixels.flags.writeable = False
+    return pixels

@@ -1,0 +1,173 @@
+"""Putting a stack together, as W3C Compositing and Blending Level 1 (https://www.w3.org/TR/compositing-1/) has it.
+
+With colour C and alpha a of backdrop b and source s, and B the source's blend mode (sections 5 and 10):
+
+    Cs' = (1 - ab) Cs + ab B(Cb, Cs)          the source's colour, blended
+    ao  = as + (1 - as) ab                    source-over
+    co  = as Cs' + (1 - as) ab Cb             the same, premultiplied
+
+`over` says it in these letters. `flatten` says it faster: on premultiplied planes both lines of source-over are one,
+`under += as * (source - under)` with source = (Cs', 1); it works strip by strip, so that planes stay in the cache, on
+two threads, and it skips what is transparent. Colours are sRGB-encoded values, as browsers and Photoshop compose them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from unfuse.blend import TINY, Floats, blend_mode
+from unfuse.errors import StackError
+from unfuse.layers import Box, Layer, LayerStack, Pixels
+
+STRIP = 1 << 16  # pixels of a strip: its planes are 1 MiB of float32, small enough to stay in the cache
+THREADS = min(4, os.cpu_count() or 1)
+HALF = 0.5 + 1e-4  # rounds half up, where float32 arrives a hair below the half too
+
+
+class Residual(NamedTuple):
+    """The recomposition error in 8-bit levels: the largest and the mean absolute difference."""
+
+    max: float
+    mean: float
+
+
+def over(backdrop: Floats, source: Floats, mode: str = "normal", opacity: float = 1.0) -> Floats:
+    """Source over backdrop: `h w 4` floats in 0 to 1, straight alpha, in and out; colour where alpha is 0 comes out 0.
+
+    Raises StackError on an unknown blend mode.
+    """
+    B = blend_mode(mode)
+    Cb, ab = rearrange(backdrop[..., :3], "h w c -> c h w"), backdrop[..., 3]
+    Cs, as_ = rearrange(source[..., :3], "h w c -> c h w"), source[..., 3] * opacity
+    Cs = (1 - ab) * Cs + ab * B(Cb, Cs)
+    ao = as_ + (1 - as_) * ab
+    co = as_ * Cs + (1 - as_) * ab * Cb
+    return rearrange([*(co / np.maximum(ao, TINY)), ao], "c h w -> h w c")
+
+
+def flatten(stack: LayerStack) -> Pixels:
+    """The whole of a stack: `h w 4`, uint8 or uint16 as its depth, straight alpha; where alpha is 0, all is 0.
+
+    Groups are isolated: composed on their own, then laid down with their opacity and blend mode. Hidden layers, and
+    what lies outside the canvas, leave no trace. Within half a level, plus 1e-3 for the floats inside, of real
+    arithmetic.
+    """
+    canvas, full = Box(0, 0, *stack.size), (1 << stack.depth) - 1
+    shape = canvas.height, canvas.width, 4
+    pixels: Pixels = np.empty(shape, np.uint8) if stack.depth == 8 else np.empty(shape, np.uint16)
+
+    def paint(strip: Box) -> None:
+        _round(_compose(stack.layers, strip, full), full, pixels[strip.within(canvas)])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(paint, _strips(canvas)))  # the list raises what a thread raised
+    return pixels
+
+
+def residual(stack: LayerStack, picture: Pixels) -> Residual:
+    """How far the flattened stack is from a picture, `h w 4` or opaque `h w 3`, uint8 or uint16, straight alpha.
+
+    Colour does not count where the picture's alpha is 0: it has none. Raises StackError if the sizes differ.
+    """
+    width, height = stack.size
+    if picture.shape not in ((height, width, 3), (height, width, 4)):
+        raise StackError(f"the picture has the shape {picture.shape}: the stack's is {(height, width, 4)}")
+    flat = flatten(stack)
+    largest, total = 0.0, 0.0
+    for strip in _strips(Box(0, 0, width, height)):
+        rows = slice(strip.top, strip.bottom)
+        expected = _levels(picture[rows])
+        if expected.shape[-1] == 3:
+            expected = np.pad(expected, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+        difference = np.abs(_levels(flat[rows]) - expected)
+        difference[..., :3] *= expected[..., 3:] > 0
+        largest, total = max(largest, float(difference.max())), total + float(difference.sum(dtype=np.float64))
+    return Residual(largest, total / flat.size)
+
+
+def _levels(pixels: Pixels) -> NDArray[np.float32]:
+    return pixels.astype(np.float32) / np.float32(257 if pixels.dtype == np.uint16 else 1)
+
+
+def _strips(canvas: Box) -> Iterator[Box]:
+    rows = max(1, STRIP // canvas.width)
+    for top in range(0, canvas.height, rows):
+        yield Box(0, top, canvas.width, min(top + rows, canvas.height))
+
+
+# What follows works on planes: `c h w` in levels of the depth, 0 to `full` (255 or 65535): red, green, blue, alpha.
+
+
+def _compose(layers: Iterable[Layer], box: Box, full: int) -> Floats:
+    """Layers over a transparent backdrop, within `box`: premultiplied planes, float32, for 16 bits float64."""
+    under = np.zeros((4, box.height, box.width), np.float32 if full == 255 else np.float64)
+    for layer in layers:
+        common = layer.box.intersection(box)
+        if common is None or not layer.visible:
+            continue
+        source = _group(layer, common, full) if layer.pixels is None else _split(layer.pixels[common.within(layer.box)])
+        shows = np.flatnonzero(source[3].any(axis=0))
+        if not shows.size:
+            continue
+        columns = slice(shows[0], shows[-1] + 1)
+        source, part = source[..., columns], under[:, *common.within(box)][..., columns]
+        if layer.blend_mode == "normal" and layer.opacity == 1 and source[3].min() == full:
+            part[:] = source
+            continue
+        alpha = source[3] * under.dtype.type(layer.opacity / full)
+        source[3] = full
+        if layer.blend_mode != "normal":
+            source = _blended(part, source, layer.blend_mode, full)
+        step = source - part
+        step *= alpha
+        part += step
+    return under
+
+
+def _split(pixels: Pixels) -> NDArray[Any]:
+    """`h w 4` pixels as planes; OpenCV takes a fifth of the time of a transposed copy."""
+    planes = np.empty((4, *pixels.shape[:2]), pixels.dtype)
+    cv2.split(pixels, list(planes))
+    return planes
+
+
+def _group(layer: Layer, box: Box, full: int) -> Floats:
+    planes = _compose(layer.layers, box, full)
+    planes[:3] = _straight(planes, full)
+    return planes
+
+
+def _blended(backdrop: Floats, source: NDArray[Any], mode: str, full: int) -> Floats:
+    """Cs' of the standard: straight source planes whose colour has met the premultiplied backdrop's."""
+    Cb, ab = np.clip(_straight(backdrop, full) / full, 0, 1), backdrop[3] / full
+    Cs = source[:3] / backdrop.dtype.type(full)
+    blended = np.full_like(backdrop, full)
+    blended[:3] = full * ((1 - ab) * Cs + ab * blend_mode(mode)(Cb, Cs))
+    return blended
+
+
+def _straight(planes: Floats, full: int) -> Floats:
+    """The colour of premultiplied planes; 0 where alpha is 0, and exactly `full` where all is white."""
+    colour: Floats = planes[:3] / np.maximum(planes[3], TINY)
+    colour *= full
+    return colour
+
+
+def _round(planes: Floats, full: int, pixels: Pixels) -> None:
+    """Write premultiplied planes into `h w 4` pixels, straight, rounded half up."""
+    translucent = planes[3].min() < full
+    if translucent:
+        planes[:3] = _straight(planes, full)
+    planes += HALF
+    rounded: NDArray[Any] = planes.astype(pixels.dtype)  # towards 0, so half up
+    if translucent:
+        rounded[:3] *= rounded[3] > 0
+    cv2.merge(list(rounded), pixels)
