@@ -32,7 +32,12 @@ CLIPART = (
     *("animals", "buildings", "containers", "decorations", "education", "electronics", "food", "office", "people"),
     *("plants", "recreation", "science", "tools", "transportation", "unsorted"),
 )
-LIKENESSES = re.compile("portrait|luther|einstein|bach_|beethove|handel_|kempson|lovely_baby|beckham|stripper|sexy")
+LEFT_OUT = (
+    re.compile(  # likenesses of people, weapons, emblems of hate, and the card decks, which drown the other scenes
+        "portrait|luther|einstein|bach_|beethove|handel_|kempson|lovely_baby|beckham|stripper|sexy|sunwheel|gallows"
+        "|/weapons/|/cards/"
+    )
+)
 SILHOUETTES = 0.15  # at most this share of drawings has one colour only
 CHARACTERS = 150  # drawn per style of parametric characters
 VIEWS = 4  # perspective crops per panorama
@@ -97,15 +102,12 @@ def characters(home: Path, files: tuple[str, ...], characters: str) -> Iterator[
 
 
 def clipart(home: Path, files: tuple[str, ...], characters: str) -> Iterator[Found]:
-    """Open Clip Art: each drawing once, as an object and, where its top groups make it up, as a scene.
-
-    Traced likenesses of people are left out, and the decks of playing cards, which would be most of the scenes.
-    """
+    """Open Clip Art: each drawing once, as an object and, where its top groups make it up, as a scene."""
     seen: set[bytes] = set()
     silhouettes = kept = 0
     root = home / "usr/share/openclipart/svg"
     for path in sorted(path for category in CLIPART for path in (root / category).rglob("*.svg")):
-        if LIKENESSES.search(path.name) or "cards" in path.parts:
+        if LEFT_OUT.search(path.as_posix()):
             continue
         try:
             tree = vector.parse(path)
@@ -129,6 +131,8 @@ def _scene(tree: Element, name: str, category: str, family: str) -> Iterator[Fou
     try:
         layers = vector.scene(tree, SCENE)
     except DrawingError:
+        return
+    if not usable(vector.flatten(layers), most=1.0):
         return
     for index, layer in enumerate(layers):
         yield Found(f"scenes/{name}/{index:02}.webp", _webp(layer), "scene", category, family, layer.size)
@@ -245,11 +249,11 @@ def _points(ranges: str) -> set[int]:
     return points
 
 
-def usable(image: Image.Image) -> bool:
-    """Whether a cropped drawing makes an object: neither nearly empty, nor a full rectangle, nor a stripe."""
+def usable(image: Image.Image, most: float = 0.96) -> bool:
+    """Whether a cropped drawing makes an object: not nearly empty, no stripe, not covered by more than `most`."""
     share = float((np.asarray(image)[..., 3] / 255).mean())
     width, height = image.size
-    return 0.1 < share < 0.96 and max(width, height) <= 5 * min(width, height)
+    return 0.1 < share <= most and max(width, height) <= 5 * min(width, height)
 
 
 def one_colour(image: Image.Image) -> bool:
