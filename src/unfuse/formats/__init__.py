@@ -1,0 +1,99 @@
+"""Files of layer stacks: one module a format, one table.
+
+A path's suffix names the format; a path without one, or a folder that is there, is the folder format. Whatever is
+written goes to a temporary name beside its target first, so that a target is replaced whole or stays as it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from unfuse.errors import FormatError
+from unfuse.layers import LayerStack
+from unfuse.pixels import SAVE_OPTIONS, replacing
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table. Its module has `write(stack, file, suffix)` and perhaps `read(file, *, what, max_pixels)`.
+
+    `keeps` says what of a stack survives, beside the layers' pixels, names and places where it has layers at all.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    module: str
+    reads: bool
+    keeps: str
+
+    def load(self) -> ModuleType:
+        """The format's module, imported when it is first needed: psd-tools and python-pptx take a while."""
+        return importlib.import_module(f"unfuse.formats.{self.module}")
+
+
+PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
+PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
+
+FOLDER = Format("folder", (), "folder", True, "everything; full-canvas PNGs, manifest, flat preview")
+FORMATS: tuple[Format, ...] = (
+    FOLDER,
+    Format("project", (".zip",), "project", True, "everything; cropped PNGs, manifest, flat preview"),
+    Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
+    Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
+    Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
+)
+
+
+def write(stack: LayerStack, path: str | os.PathLike[str]) -> None:
+    """Write `stack` in the format that the suffix of `path` names.
+
+    Raises FormatError where no format has that suffix, PictureError or FormatError where the place cannot be written.
+    """
+    row = find(path)
+    if row is FOLDER:
+        row.load().write(stack, Path(path))
+        return
+    with replacing(path) as file:
+        row.load().write(stack, file, Path(path).suffix.lower())
+
+
+def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> LayerStack:
+    """Read a stack; what a format has that a stack has not is said in its `notes`.
+
+    The canvas may have up to `limit_megapixels`, all layers together four times as many; both are looked up before
+    anything is decoded. Raises FormatError, one line, for a file that is not there, unknown, broken or too large.
+    """
+    path = Path(path)
+    row = find(path)
+    max_pixels = int(limit_megapixels * 1e6)
+    if not row.reads:
+        known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
+        raise FormatError(f"{path}: a {row.name} file cannot be read as layers: give a folder or one of {known}")
+    if not path.exists():
+        raise FormatError(f"{path}: there is no such {'folder' if row is FOLDER else 'file'}; check the path")
+    stack: LayerStack
+    if row is FOLDER:
+        stack = row.load().read(path, max_pixels=max_pixels)
+        return stack
+    try:
+        with path.open("rb") as file:
+            stack = row.load().read(file, what=str(path), max_pixels=max_pixels)
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
+    return stack
+
+
+def find(path: str | os.PathLike[str]) -> Format:
+    """The format of a path. Raises FormatError that lists the suffixes there are."""
+    suffix = Path(path).suffix.lower()
+    if not suffix or Path(path).is_dir() or os.fspath(path).endswith(("/", os.sep)):
+        return FOLDER
+    for row in FORMATS:
+        if suffix in row.suffixes:
+            return row
+    known = ", ".join(suffix for row in FORMATS for suffix in row.suffixes)
+    raise FormatError(f"{os.fspath(path)}: {suffix!r} is not a known format: use one of {known}, or none for a folder")

@@ -1,0 +1,200 @@
+"""A stack as named files, the native project: what the `.zip` and the folder format have in common.
+
+`manifest.json` says everything but the pixels and follows `manifest.schema.json`, which ships beside this module;
+`flat.png` is a preview; `profile.icc` is there where the stack has a profile; each layer is a PNG, cropped to its box
+("cropped") or on the full canvas ("canvas"). Both layouts are read back without loss, from either container.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+
+from unfuse.composite import flatten
+from unfuse.errors import FormatError, PictureError, StackError
+from unfuse.formats.names import file_names
+from unfuse.layers import Box, Layer, LayerStack, Pixels, Provenance
+from unfuse.pixels import quantise, write_flat
+from unfuse.pixels import read as read_picture
+
+VERSION = 1
+MANIFEST, FLAT, ICC = "manifest.json", "flat.png", "profile.icc"
+LARGEST_MANIFEST = 16 << 20
+LARGEST_ICC = 16 << 20
+LAYERS_TO_CANVAS = 4  # all layers together may have so many times the pixels that a canvas may have
+
+Layout = Literal["cropped", "canvas"]
+Read = Callable[[str, int], bytes]  # (name, most bytes) -> the file; FormatError where it is missing or larger
+
+
+def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
+    """The project's files by name, the manifest first; same stack, same bytes."""
+    names = {layer.id: name for layer, name in file_names(stack.layers)}
+    canvas = Box(0, 0, *stack.size)
+    manifest: dict[str, Any] = {"format": "unfuse", "version": VERSION, "layout": layout}
+    manifest |= {"size": stack.size, "depth": stack.depth, "dpi": stack.dpi}
+    manifest |= {"icc": ICC} if stack.icc is not None else {}
+    manifest |= {"flat": FLAT, "provenance": dataclasses.asdict(stack.provenance), "notes": stack.notes}
+    manifest["layers"] = [_entry(layer, names, canvas, layout) for layer in stack]
+    yield MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode(errors="surrogatepass")
+    yield FLAT, _png(flatten(stack), stack)
+    if stack.icc is not None:
+        yield ICC, stack.icc
+    for layer in stack.walk():
+        if layer.pixels is None:
+            continue
+        yield names[layer.id], _png(layer.pixels if layout == "cropped" else layer.to_canvas(stack.size), stack)
+        if _leaves(layer.box, canvas, layout):
+            yield _whole(names[layer.id]), _png(layer.pixels, stack)
+
+
+def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
+    """The stack whose files `read` gives; `what` names the project in errors.
+
+    Sizes are checked before pixels are decoded: the canvas has at most `max_pixels`, all layers together at most
+    `LAYERS_TO_CANVAS` times as many. In the canvas layout what was painted beside a layer's box belongs to it too.
+    Raises FormatError, in one line, for anything that does not follow the schema.
+    """
+    manifest = parse(read(MANIFEST, LARGEST_MANIFEST), what=what)
+    width, height = manifest["size"]
+    if width * height > max_pixels:
+        raise FormatError(f"{what} has a canvas of {width}x{height} pixels, the limit is {max_pixels:,}")
+    total = sum(Box(*entry["box"]).width * Box(*entry["box"]).height for entry in _leaves_of(manifest["layers"]))
+    if total > LAYERS_TO_CANVAS * max_pixels:
+        raise FormatError(f"{what} has {total:,} pixels in all layers, the limit is {LAYERS_TO_CANVAS * max_pixels:,}")
+    reader = _Reader(read, what, Box(0, 0, width, height), manifest["depth"], manifest["layout"], max_pixels)
+    try:
+        return LayerStack(
+            size=(width, height),
+            layers=tuple(reader.layer(entry) for entry in manifest["layers"]),
+            depth=manifest["depth"],
+            icc=read(ICC, LARGEST_ICC) if "icc" in manifest else None,
+            dpi=manifest["dpi"],
+            provenance=Provenance(**manifest["provenance"]),
+            notes=(*manifest["notes"], *reader.notes),
+        )
+    except StackError as error:
+        raise FormatError(f"{what} holds a stack that cannot be: {error}") from error
+
+
+def parse(data: bytes, *, what: str) -> dict[str, Any]:
+    """The manifest in `data`, checked against the schema; a newer version is named as such."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    try:
+        manifest = json.loads(data, parse_constant=lambda word: _refuse(f"{word} is not JSON"))
+        version = manifest.get("version") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version > VERSION:
+            _refuse(f"it has version {version} and this unfuse reads up to {VERSION}: install a newer unfuse")
+        if problem := best_match(Draft202012Validator(schema()).iter_errors(manifest)):
+            _refuse(f"at {problem.json_path}, {_short(problem.message)}")
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what} is not a project that unfuse can read: in {MANIFEST}, {error}") from error
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def schema() -> dict[str, Any]:
+    """The published JSON schema of the manifest."""
+    loaded: dict[str, Any] = json.loads(files(__package__).joinpath("manifest.schema.json").read_bytes())
+    return loaded
+
+
+def members(manifest: dict[str, Any]) -> set[str]:
+    """The names of all files that a checked manifest speaks of, its own too."""
+    icc = {ICC} & {manifest.get("icc")}
+    return {MANIFEST, FLAT} | icc | {x[k] for x in _leaves_of(manifest["layers"]) for k in ("file", "whole") if k in x}
+
+
+@dataclasses.dataclass
+class _Reader:
+    """Makes layers of manifest entries and collects what the user should know."""
+
+    read: Read
+    what: str
+    canvas: Box
+    depth: Literal[8, 16]
+    layout: Layout
+    max_pixels: int
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def layer(self, entry: dict[str, Any]) -> Layer:
+        fields = {key: entry[key] for key in ("id", "name", "kind", "opacity", "blend_mode", "visible", "locked")}
+        if "layers" in entry:
+            return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **fields)
+        box = Box(*entry["box"])
+        if self.layout == "cropped":
+            return Layer(box=box, pixels=self.pixels(entry["file"], box), **fields)
+        shown = self.pixels(entry["file"], self.canvas)
+        rows, columns = np.nonzero(shown[..., 3].any(axis=1))[0], np.nonzero(shown[..., 3].any(axis=0))[0]
+        if rows.size:
+            box = box.union(Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+        pixels: Pixels = np.zeros((box.height, box.width, 4), dtype=shown.dtype)
+        if "whole" in entry:
+            whole = Box(*entry["box"])
+            pixels[whole.within(box)] = self.pixels(entry["whole"], whole)
+        if common := box.intersection(self.canvas):
+            pixels[common.within(box)] = shown[common.within(self.canvas)]
+        return Layer(box=box, pixels=pixels, **fields)
+
+    def pixels(self, name: str, box: Box) -> Pixels:
+        """The PNG of that name, which must have the size of `box`, at the stack's depth."""
+        what = f"{name!r} in {self.what}"
+        area = box.width * box.height
+        try:
+            picture = read_picture(self.read(name, 9 * area + LARGEST_ICC), limit_megapixels=(area + 0.5) / 1e6)
+        except PictureError as error:
+            raise FormatError(f"{what}: {error}") from error
+        if picture.size != box.size:
+            raise FormatError(f"{what} has {picture.size} pixels, {MANIFEST} gives it {box.size}: keep the size")
+        if picture.depth > self.depth:
+            self.notes.append(f"{name!r} has 16 bits in a stack of 8: rounded")
+        return quantise(picture.pixels, self.depth)
+
+
+def _entry(layer: Layer, names: dict[str, str], canvas: Box, layout: Layout) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": layer.id, "name": layer.name, "kind": layer.kind, "box": layer.box}
+    entry |= {"opacity": layer.opacity, "blend_mode": layer.blend_mode}
+    entry |= {"visible": layer.visible, "locked": layer.locked}
+    if layer.pixels is None:
+        return entry | {"layers": [_entry(inner, names, canvas, layout) for inner in layer.layers]}
+    entry["file"] = names[layer.id]
+    return entry | ({"whole": _whole(names[layer.id])} if _leaves(layer.box, canvas, layout) else {})
+
+
+def _png(pixels: Pixels, stack: LayerStack) -> bytes:
+    file = BytesIO()
+    write_flat(file, pixels, icc=stack.icc, dpi=stack.dpi, suffix=".png")
+    return file.getvalue()
+
+
+def _leaves(box: Box, canvas: Box, layout: Layout) -> bool:
+    """Whether a PNG on the canvas cannot hold the whole layer."""
+    return layout == "canvas" and box.intersection(canvas) != box
+
+
+def _whole(name: str) -> str:
+    return f"off canvas/{name}"
+
+
+def _leaves_of(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        if "layers" in entry:
+            yield from _leaves_of(entry["layers"])
+        else:
+            yield entry
+
+
+def _refuse(why: str) -> None:
+    raise ValueError(why)
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= 200 else f"{message[:100]} ... {message[-100:]}"
