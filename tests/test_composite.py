@@ -327,9 +327,11 @@ def test_residual_leaves_out_colour_where_the_picture_has_none() -> None:
     assert residual(stack, np.full((2, 2, 4), (0, 90, 0, 255), np.uint8)).max == 255
 
 
-def test_residual_refuses_another_size() -> None:
-    with pytest.raises(StackError, match=r"\(2, 3, 4\).*\(2, 2, 4\)"):
+def test_residual_refuses_another_size_or_type() -> None:
+    with pytest.raises(StackError, match=r"uint8 \(2, 3, 4\).*\(2, 2, 4\)"):
         residual(LayerStack((2, 2), ()), np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(StackError, match=r"float32 \(2, 2, 4\).*uint8 or uint16"):
+        residual(LayerStack((2, 2), ()), np.zeros((2, 2, 4), np.float32))  # type: ignore[arg-type]
 
 
 def test_over_refuses_an_unknown_mode() -> None:

@@ -8,7 +8,7 @@ With colour C and alpha a of backdrop b and source s, and B the source's blend m
 
 `over` says it in these letters. `flatten` says it faster: on premultiplied planes both lines of source-over are one,
 `under += as * (source - under)` with source = (Cs', 1); it works strip by strip, so that planes stay in the cache, on
-two threads, and it skips what is transparent. Colours are sRGB-encoded values, as browsers and Photoshop compose them.
+a few threads, and skips what is transparent. Colours are sRGB-encoded values, as browsers and Photoshop compose them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from unfuse.blend import TINY, Floats, blend_mode
 from unfuse.errors import StackError
-from unfuse.layers import Box, Layer, LayerStack, Pixels
+from unfuse.layers import DEPTHS, Box, Layer, LayerStack, Pixels
 
 STRIP = 1 << 16  # pixels of a strip: its planes are 1 MiB of float32, small enough to stay in the cache
 THREADS = min(4, os.cpu_count() or 1)
@@ -75,11 +75,13 @@ def flatten(stack: LayerStack) -> Pixels:
 def residual(stack: LayerStack, picture: Pixels) -> Residual:
     """How far the flattened stack is from a picture, `h w 4` or opaque `h w 3`, uint8 or uint16, straight alpha.
 
-    Colour does not count where the picture's alpha is 0: it has none. Raises StackError if the sizes differ.
+    Colour does not count where the picture's alpha is 0: it has none. Raises StackError for any other shape or type.
     """
     width, height = stack.size
-    if picture.shape not in ((height, width, 3), (height, width, 4)):
-        raise StackError(f"the picture has the shape {picture.shape}: the stack's is {(height, width, 4)}")
+    if picture.shape not in ((height, width, 3), (height, width, 4)) or picture.dtype not in DEPTHS:
+        raise StackError(
+            f"the picture is {picture.dtype} {picture.shape}: it must be uint8 or uint16 {(height, width, 4)}"
+        )
     flat = flatten(stack)
     largest, total = 0.0, 0.0
     for strip in _strips(Box(0, 0, width, height)):
@@ -117,6 +119,7 @@ def _compose(layers: Iterable[Layer], box: Box, full: int) -> Floats:
         shows = np.flatnonzero(source[3].any(axis=0))
         if not shows.size:
             continue
+        # Only the columns in which something shows, so that a layer that is not cropped costs little more.
         columns = slice(shows[0], shows[-1] + 1)
         source, part = source[..., columns], under[:, *common.within(box)][..., columns]
         if layer.blend_mode == "normal" and layer.opacity == 1 and source[3].min() == full:
