@@ -147,7 +147,9 @@ def photos(home: Path, files: tuple[str, ...], characters: str) -> Iterator[Foun
         license, holder = next(rule[1:] for rule in reversed(rules) if fnmatch.fnmatchcase(where, rule[0]))
         if license not in ("public-domain", "CC-BY-4.0"):
             continue
-        yield _photo(Image.open(path), f"sky-{_slug(path.stem)}", path.parent.name, path.stem, license, holder)
+        yield _photo(
+            Image.open(path), f"{path.parent.name}-{_slug(path.stem)}", path.parent.name, path.stem, license, holder
+        )
 
 
 def _copyright(text: str) -> list[tuple[str, str, str]]:
@@ -250,10 +252,10 @@ def _points(ranges: str) -> set[int]:
 
 
 def usable(image: Image.Image, most: float = 0.96) -> bool:
-    """Whether a cropped drawing makes an object: not nearly empty, no stripe, not covered by more than `most`."""
-    share = float((np.asarray(image)[..., 3] / 255).mean())
+    """Whether a cropped drawing makes an object: not empty or faint, no stripe, not covered by more than `most`."""
+    alpha = np.asarray(image)[..., 3] / 255
     width, height = image.size
-    return 0.1 < share <= most and max(width, height) <= 5 * min(width, height)
+    return bool(0.1 < alpha.mean() <= most and alpha.max() > 0.8) and max(width, height) <= 5 * min(width, height)
 
 
 def one_colour(image: Image.Image) -> bool:

