@@ -116,7 +116,7 @@ def _compose(layers: Iterable[Layer], box: Box, full: int) -> Floats:
         if common is None or not layer.visible:
             continue
         source = _group(layer, common, full) if layer.pixels is None else _split(layer.pixels[common.within(layer.box)])
-        shows = np.flatnonzero(source[3].any(axis=0))
+        shows = np.flatnonzero(source[3].max(axis=0))
         if not shows.size:
             continue
         # Only the columns in which something shows, so that a layer that is not cropped costs little more.
