@@ -15,6 +15,7 @@ Axes: b picture, l slot, n token, d width, e head, c channel of a head, a positi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +60,7 @@ def sinusoid(sigma: Tensor) -> Tensor:
     """Sigma `b` to `b 256` float32: cosines, then sines, of 1000 sigma at 128 frequencies from 1 down to 1e-4."""
     half = SINUSOIDS // 2
     exponent = torch.arange(half, dtype=torch.float32, device=sigma.device) / half
-    angle = 1000 * sigma.float()[:, None] * torch.pow(10000.0, -exponent)
+    angle = 1000 * (sigma.float()[:, None] * torch.exp(-math.log(10000) * exponent))  # this order rounds as published
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 

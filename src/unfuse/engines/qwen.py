@@ -1,0 +1,242 @@
+"""The engine `qwen`: the published Qwen-Image-Layered checkpoint, from a folder on disk.
+
+The weights (57 GB, Apache-2.0) are not part of the package: `qwen:FOLDER` names where they are. torch is imported when
+an engine is made, transformers when a prompt has to be read.
+
+Unlike the reference pipeline it takes batches with several layer counts, any bucket whose sides are multiples of 16,
+straight alpha in the input, and a seed for each picture; guidance never goes off silently; slot 0, the model's own
+picture of the whole, is decoded and compared with the input as a free sign of quality.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from unfuse.engines import Count, EngineLayers, OnStep, Step
+from unfuse.errors import EngineError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfuse.model.layered import Layered
+    from unfuse.model.text import Language, TextEncoder
+
+PIPELINE = "QwenImageLayeredPipeline"
+SIDE = 16  # the VAE's eighth times the patch's half
+AUTO_LAYERS = 4  # the release's default
+LARGE_DIFFERENCE = 12.0  # of 255 on average; a working VAE alone stays under 3
+
+
+class Qwen:
+    """The published checkpoint as an `Engine`."""
+
+    name = "qwen"
+    default_steps = 50
+    max_layers = 20
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        area: int = 640 * 640,
+        guidance: float = 4.0,
+        normalise: bool = True,
+        negative: str = " ",
+        language: Language = "en",
+        device: str | None = None,
+        precision: Literal["float32", "bfloat16"] | None = None,
+        previews: bool = False,
+    ) -> None:
+        """Check that the folder holds a checkpoint; its weights are read at the first picture.
+
+        area: pixels of the bucket; the release knows 640 x 640 and 1024 x 1024. guidance: 1 for none, half the time.
+        normalise: keep every token's length under guidance. language: of captions. device: as torch names it; the GPU
+        where there is one. precision: bfloat16 on a GPU, else float32. previews: show `on_step` the layers so far.
+        """
+        torch = require("torch", "qwen", "the engine 'qwen'")
+        require("safetensors", "qwen", "the engine 'qwen'")
+        from unfuse.model.checkpoint import fingerprint
+
+        if area < SIDE * SIDE:
+            raise EngineError(f"area {area} is too small: {SIDE * SIDE} pixels or more, such as 640 * 640")
+        self.folder = find_folder(folder)
+        self.area, self.guidance, self.normalise, self.negative = area, guidance, normalise, negative
+        self.language, self.previews = language, previews
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = getattr(torch, precision or ("bfloat16" if self.device.startswith("cuda") else "float32"))
+        self.weights_sha256 = fingerprint(self.folder)
+        self.captions: dict[str, str] = {}
+
+    @cached_property
+    def model(self) -> Layered:
+        from unfuse.model.layered import Layered
+
+        return Layered(self.folder, self.device, self.dtype)
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        from unfuse.model.text import TextEncoder
+
+        return TextEncoder(self.folder, self.device, self.dtype)
+
+    def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) of about `area` pixels in the picture's proportions, in multiples of 16."""
+        width, height = size
+        scale = (self.area / (width * height)) ** 0.5
+        longest = self.area / SIDE  # a strip cannot be thinner than one token
+        return nearest(min(width * scale, longest)), nearest(min(height * scale, longest))
+
+    def decompose(
+        self,
+        pictures: NDArray[np.float32],
+        layers: Sequence[Count],
+        *,
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+    ) -> list[EngineLayers]:
+        """See `Engine.decompose`. An empty prompt is filled in by a caption, which comes back as a note.
+
+        Pictures with equal layer counts are one batch; each gets what it would get alone, up to rounding.
+        """
+        check(pictures, layers, prompts, steps, seeds, self.max_layers)
+        counts = [AUTO_LAYERS if count == "auto" else count for count in layers]
+        pairs = zip(pictures, prompts, strict=True)
+        captions = ["" if prompt.strip() else self.caption(picture) for picture, prompt in pairs]
+        texts = [caption or prompt for caption, prompt in zip(captions, prompts, strict=True)]
+        slots: dict[int, NDArray[np.float32]] = {}
+        groups = [[i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))]
+        for nth, group in enumerate(groups):
+            told = None if on_step is None else self.teller(on_step, nth * steps, len(groups) * steps)
+            latents = self.sample(
+                pictures[group], counts[group[0]], [texts[i] for i in group], steps, [seeds[i] for i in group], told
+            )
+            slots |= {i: self.model.decode(frames).cpu().numpy() for i, frames in zip(group, latents, strict=True)}
+        return [
+            EngineLayers(slots[i][1:], (None,) * counts[i], notes(layers[i], captions[i], slots[i][0], picture))
+            for i, picture in enumerate(pictures)
+        ]
+
+    def sample(
+        self,
+        pictures: NDArray[np.float32],
+        count: int,
+        prompts: list[str],
+        steps: int,
+        seeds: list[int],
+        on_step: Callable[[int, Tensor], None] | None,
+    ) -> Tensor:
+        """Clean latents `b l+1 c h/8 w/8` of a batch in which every picture gets `count` layers."""
+        import torch
+
+        from unfuse.model.layered import Prompt
+
+        height, width = pictures.shape[1:3]
+        prompt = Prompt(*self.text.encode(prompts))
+        negative = None if self.guidance == 1 else Prompt(*self.text.encode([self.negative] * len(prompts)))
+        return self.model.sample(
+            self.model.noise(seeds, count + 1, height, width),
+            self.model.encode(torch.from_numpy(pictures)),
+            prompt,
+            negative,
+            steps=steps,
+            guidance=self.guidance,
+            normalise=self.normalise,
+            on_step=on_step,
+        )
+
+    def teller(self, on_step: OnStep, before: int, total: int) -> Callable[[int, Tensor], None]:
+        """What turns the sampler's steps into the engine's; a preview is the first picture's layers in a row."""
+
+        def told(step: int, latents: Tensor) -> None:
+            preview = None
+            if self.previews:
+                preview = rearrange(self.model.decode(latents[0, 1:]).cpu().numpy(), "l h w c -> h (l w) c")
+            on_step(Step(before + step, total, preview))
+
+        return told
+
+    def caption(self, picture: NDArray[np.float32]) -> str:
+        """The text encoder's caption of a picture `h w 4` on white; remembered."""
+        from PIL import Image
+
+        colour, alpha = picture[..., :3], picture[..., 3:]
+        shown = Image.fromarray(np.uint8(np.clip(colour * alpha + 1 - alpha, 0, 1) * 255 + 0.5))
+        key = hashlib.sha256(shown.tobytes()).hexdigest()
+        if key not in self.captions:
+            self.captions[key] = self.text.caption(shown, self.language)
+        return self.captions[key]
+
+
+def find_folder(folder: str | Path) -> Path:
+    """The checkpoint's folder, with all that the engine reads first in its place."""
+    from unfuse.model.checkpoint import read_json, weight_files
+
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise EngineError(f"{path} is not a folder: give the folder of a downloaded Qwen-Image-Layered checkpoint")
+    kind = read_json(path / "model_index.json").get("_class_name")
+    if kind != PIPELINE:
+        raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}")
+    for part in ("transformer", "vae"):
+        weight_files(path / part)
+    return path
+
+
+def nearest(side: float) -> int:
+    """The multiple of 16 nearest to a side, at least one."""
+    return max(SIDE, round(side / SIDE) * SIDE)
+
+
+def check(
+    pictures: NDArray[np.float32],
+    layers: Sequence[Count],
+    prompts: Sequence[str],
+    steps: int,
+    seeds: Sequence[int],
+    most: int,
+) -> None:
+    """Raise EngineError on what the engine cannot work on."""
+    if pictures.ndim != 4 or pictures.shape[3] != 4 or any(side < SIDE or side % SIDE for side in pictures.shape[1:3]):
+        raise EngineError(f"pictures are {pictures.shape}: b h w 4 is wanted, h and w multiples of {SIDE}")
+    if pictures.dtype != np.float32:
+        raise EngineError(f"pictures are {pictures.dtype}: float32 in 0..1 is wanted")
+    if not len(pictures) == len(layers) == len(prompts) == len(seeds):
+        raise EngineError(
+            f"{len(pictures)} pictures, {len(layers)} layer counts, {len(prompts)} prompts and {len(seeds)} seeds: "
+            "one of each for every picture is wanted"
+        )
+    for count in layers:
+        if count != "auto" and not 1 <= count <= most:
+            raise EngineError(f"layers is {count}: 1 to {most}, or 'auto'")
+    if steps < 1:
+        raise EngineError(f"steps is {steps}: 1 or more, {Qwen.default_steps} for full quality")
+
+
+def notes(count: Count, caption: str, whole: NDArray[np.float32], picture: NDArray[np.float32]) -> tuple[str, ...]:
+    """What the user should know of one picture's decomposition: how many layers and why, the caption, the whole."""
+    lines = []
+    if count == "auto":
+        lines.append(f"{AUTO_LAYERS} layers: the model cannot tell how many there are, and this is its usual number")
+    if caption:
+        lines.append(f"caption: {caption}")
+    difference = 255 * float(np.abs(premultiplied(whole) - premultiplied(picture)).mean())
+    lines.append(f"the model's own picture of the whole differs from the input by {difference:.1f} of 255 on average")
+    if difference > LARGE_DIFFERENCE:
+        lines.append("that is much: its layers may be poor; another seed, more steps or a better prompt may help")
+    return tuple(lines)
+
+
+def premultiplied(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`h w 4` with the colours times alpha, so that what does not show does not count."""
+    alpha = picture[..., 3:]
+    return np.concatenate([picture[..., :3] * alpha, alpha], axis=-1)
