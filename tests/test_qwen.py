@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("transformers")
+
+from unfuse.engines import Engine, Step, load
+from unfuse.engines.qwen import Qwen
+from unfuse.errors import Cancelled, EngineError
+
+CHECKPOINT = Path(__file__).parent / "data/qwen_layered_tiny/checkpoint"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Qwen:
+    return Qwen(CHECKPOINT, area=64 * 48, device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
+
+
+def pictures(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).random((count, 48, 64, 4), dtype=np.float32)
+
+
+def run(engine: Qwen, count: int = 1, **changes: Any) -> Any:
+    inputs: dict[str, Any] = {
+        "pictures": pictures(count),
+        "layers": [2] * count,
+        "prompts": ["a red sneaker"] * count,
+        "steps": 2,
+        "seeds": list(range(count)),
+    }
+    return engine.decompose(**{**inputs, **changes})
+
+
+def test_it_is_an_engine(engine: Qwen) -> None:
+    checked: Engine = engine
+    assert (checked.name, checked.default_steps, checked.max_layers) == ("qwen", 50, 20)
+    assert len(checked.weights_sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("area", "size", "bucket"),
+    [
+        (640 * 640, (300, 300), (640, 640)),
+        (640 * 640, (1920, 1080), (848, 480)),
+        (1024 * 1024, (1920, 1080), (1360, 768)),
+        (640 * 640, (12000, 200), (4960, 80)),
+        (640 * 640, (1, 100000), (16, 25600)),
+    ],
+)
+def test_bucket(area: int, size: tuple[int, int], bucket: tuple[int, int]) -> None:
+    assert Qwen(CHECKPOINT, area=area, device="cpu").bucket(size) == bucket
+
+
+def test_layers_are_bottom_to_top_pictures_of_the_bucket(engine: Qwen) -> None:
+    (answer,) = run(engine, layers=[3])
+    assert answer.pixels.shape == (3, 48, 64, 4)
+    assert answer.pixels.dtype == np.float32
+    assert answer.pixels.min() >= 0
+    assert answer.pixels.max() <= 1
+    assert answer.kinds == (None,) * 3
+
+
+def test_a_batch_gives_each_picture_what_it_gets_alone(engine: Qwen) -> None:
+    prompts = ["a red sneaker", "on a white table, a soft shadow", "x"]
+    batch = run(engine, 3, layers=[2, 3, 2], prompts=prompts)
+    assert [len(answer.pixels) for answer in batch] == [2, 3, 2]
+    for i, answer in enumerate(batch):
+        (alone,) = run(engine, pictures=pictures(3)[i : i + 1], layers=[[2, 3, 2][i]], prompts=[prompts[i]], seeds=[i])
+        np.testing.assert_allclose(answer.pixels, alone.pixels, atol=1e-4)
+        assert answer.notes == alone.notes
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(engine: Qwen) -> None:
+    first, again, other = (run(engine, seeds=[seed])[0].pixels for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_guidance_is_never_silently_off() -> None:
+    with_it, without, normalised = (
+        run(Qwen(CHECKPOINT, device="cpu", **options))[0].pixels
+        for options in ({"normalise": False}, {"guidance": 1.0}, {})
+    )
+    assert np.abs(with_it - without).max() > 0.01
+    assert np.abs(with_it - normalised).max() > 0.01
+
+
+def test_steps_are_told_and_previews_end_in_the_answer() -> None:
+    told: list[Step] = []
+    engine = Qwen(CHECKPOINT, device="cpu", previews=True)
+    one, two = run(engine, 2, layers=[1, 2], on_step=told.append)
+    assert [(step.step, step.steps) for step in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for step, answer in ((told[1], one), (told[3], two)):
+        assert step.preview is not None
+        np.testing.assert_allclose(step.preview, np.concatenate(list(answer.pixels), axis=1), atol=1e-6)
+
+
+def test_cancelling(engine: Qwen) -> None:
+    def stop(step: Step) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(engine, on_step=stop)
+
+
+def test_an_empty_prompt_is_captioned_once_and_the_caption_is_told(
+    engine: Qwen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.text, "caption", partial(engine.text.caption, max_tokens=6))
+    (answer,) = run(engine, prompts=["  "])
+    caption = next(note for note in answer.notes if note.startswith("caption: ")).removeprefix("caption: ")
+    assert list(engine.captions.values()) == [caption]
+    (again,) = run(engine, prompts=[caption])
+    np.testing.assert_array_equal(again.pixels, answer.pixels)
+
+
+def test_the_whole_is_compared_with_the_picture(engine: Qwen) -> None:
+    (answer,) = run(engine)
+    assert any("of the whole differs from the input by" in note for note in answer.notes)
+    assert any("its layers may be poor" in note for note in answer.notes)  # the weights are noise
+
+
+def test_auto_says_that_it_does_not_know(engine: Qwen) -> None:
+    (answer,) = run(engine, layers=["auto"], steps=1)
+    assert len(answer.pixels) == 4
+    assert answer.notes[0].startswith("4 layers: the model cannot tell")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": [0]}, "layers is 0: 1 to 20"),
+        ({"layers": [21]}, "layers is 21: 1 to 20"),
+        ({"steps": 0}, "steps is 0"),
+        ({"seeds": [1, 2]}, "1 pictures, 1 layer counts, 1 prompts and 2 seeds"),
+        ({"pictures": np.zeros((1, 50, 64, 4), np.float32)}, "multiples of 16"),
+        ({"pictures": np.zeros((1, 48, 64, 3), np.float32)}, "b h w 4"),
+        ({"pictures": np.zeros((1, 48, 64, 4))}, "float64: float32"),
+    ],
+)
+def test_wrong_input_is_refused(engine: Qwen, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        run(engine, **change)
+
+
+def test_a_wrong_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is not a folder"):
+        Qwen(tmp_path / "nothing")
+    with pytest.raises(EngineError, match=r"model_index\.json is missing"):
+        Qwen(tmp_path)
+
+
+def test_it_is_in_the_table() -> None:
+    engine = load(f"qwen:{CHECKPOINT}")
+    assert isinstance(engine, Qwen)
+    assert engine.folder == CHECKPOINT
+
+
+def test_another_pipeline_is_refused(folder: Path) -> None:
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "QwenImagePipeline"}))
+    with pytest.raises(EngineError, match="holds a QwenImagePipeline"):
+        Qwen(folder)
+
+
+def test_a_partial_download_is_refused_at_once(folder: Path) -> None:
+    (folder / "vae/diffusion_pytorch_model-00003-of-00003.safetensors").unlink()
+    with pytest.raises(EngineError, match="lacks diffusion_pytorch_model-00003-of-00003"):
+        Qwen(folder)
+
+
+def test_another_scheduler_is_refused(folder: Path) -> None:
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(path.read_text().replace('"linear"', '"exponential"'))
+    with pytest.raises(EngineError, match="time_shift_type is 'exponential'"):
+        run(Qwen(folder, device="cpu"))
+
+
+def test_a_text_encoder_without_vision_wants_a_prompt(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for shard in (folder / "text_encoder").glob("*.safetensors"):
+        blind = {name: tensor for name, tensor in load_file(shard).items() if not name.startswith("visual.")}
+        save_file(blind, shard, metadata={"format": "pt"})
+    index = folder / "text_encoder/model.safetensors.index.json"
+    names = json.loads(index.read_text())
+    names["weight_map"] = {k: v for k, v in names["weight_map"].items() if not k.startswith("visual.")}
+    index.write_text(json.dumps(names))
+    engine = Qwen(folder, device="cpu")
+    assert len(run(engine)) == 1
+    with pytest.raises(EngineError, match=r"no vision weights.*give a prompt"):
+        run(engine, prompts=[""])
+
+
+def test_a_text_encoder_that_is_not_whole_is_refused(folder: Path) -> None:
+    (folder / "text_encoder/model-00002-of-00004.safetensors").unlink()
+    with pytest.raises(EngineError, match="model-00002-of-00004"):
+        run(Qwen(folder, device="cpu"))
+
+
+def test_without_torch_the_message_is_the_pip_line(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    code = "import unfuse.engines.qwen as q; q.Qwen('anywhere')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "MissingExtra: the engine 'qwen' needs torch: pip install 'unfuse[qwen]'" in done.stderr
