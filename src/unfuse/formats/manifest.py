@@ -94,9 +94,9 @@ def parse(data: bytes, *, what: str) -> dict[str, Any]:
         if isinstance(version, int) and version > VERSION:
             _refuse(f"it has version {version} and this unfuse reads up to {VERSION}: install a newer unfuse")
         if problem := best_match(Draft202012Validator(schema()).iter_errors(manifest)):
-            _refuse(f"at {problem.json_path}, {_short(problem.message)}")
+            _refuse(f"at {problem.json_path}, {short(problem.message)}")
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{what} is not a project that unfuse can read: in {MANIFEST}, {error}") from error
+        raise FormatError(f"{what} is not a project that unfuse can read: in {MANIFEST}, {short(error)}") from error
     checked: dict[str, Any] = manifest
     return checked
 
@@ -196,5 +196,7 @@ def _refuse(why: str) -> None:
     raise ValueError(why)
 
 
-def _short(message: str) -> str:
-    return message if len(message) <= 200 else f"{message[:100]} ... {message[-100:]}"
+def short(message: object) -> str:
+    """A message from elsewhere as one line that is not too long."""
+    line = " ".join(str(message).split())
+    return line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}"

@@ -2,7 +2,7 @@
 
 A slide has opacity but no blend modes, and no opacity of groups. What cannot be said is baked so that the slide looks
 as the stack does: a layer with a blend mode is merged with all below it in its group, and a group with opacity becomes
-one picture; everything else stays a picture of its own. Hidden layers are there, hidden.
+one picture; everything else stays a picture of its own. Hidden layers are there, hidden, save in what is baked.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pptx.oxml.ns import qn
 from pptx.util import Emu
 
 from unfuse.composite import flatten
+from unfuse.errors import FormatError
 from unfuse.formats.names import clean
 from unfuse.layers import Layer, LayerStack, to_8_bit
 from unfuse.pixels import write_flat
 
 PIXEL = 9525  # English Metric Units, 914400 an inch, at 96 pixels an inch
 SHORTEST, LONGEST = 914_400, 51_206_400  # a slide's side: 1 to 56 inches
+LARGEST_PICTURE = 80_000_000  # pixels; python-pptx opens pictures with Pillow, which warns of bombs above 89 million
 BLANK = 6  # the default template's layout without placeholders
 
 
@@ -83,6 +85,11 @@ def _add(shapes: Any, layers: Iterable[Layer], stack: LayerStack, unit: float) -
 
 def _picture(shapes: Any, layer: Layer, stack: LayerStack, unit: float) -> Any:
     assert layer.pixels is not None
+    if (area := layer.pixels.shape[0] * layer.pixels.shape[1]) > LARGEST_PICTURE:
+        raise FormatError(
+            f"layer {layer.name!r} has {area:,} pixels, a picture on a slide has at most {LARGEST_PICTURE:,}: "
+            "write .psd or .zip"
+        )
     file = BytesIO()
     write_flat(file, to_8_bit(layer.pixels), icc=stack.icc, dpi=stack.dpi, suffix=".png")
     left, top, right, bottom = (round(x * unit) for x in layer.box)  # edges, so that neighbours still touch
@@ -91,7 +98,7 @@ def _picture(shapes: Any, layer: Layer, stack: LayerStack, unit: float) -> Any:
         blip = picture._element.blipFill.find(qn("a:blip"))
         blip.append(blip.makeelement(qn("a:alphaModFix"), {"amt": str(round(layer.opacity * 100_000))}))
     if layer.locked:
-        locks = picture._element.nvPicPr.cNvPicPr.find(qn("a:picLocks"))
+        locks = picture._element.find(f".//{qn('a:picLocks')}")
         for what in ("noMove", "noResize", "noRot"):
             locks.set(what, "1")
     return picture

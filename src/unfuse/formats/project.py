@@ -47,9 +47,9 @@ def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
                 return data
 
             return manifest.unpack(member, what=what, max_pixels=max_pixels)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        # RuntimeError and NotImplementedError are how zipfile says encrypted and unknown compression
-        raise FormatError(f"{what} is not a zip that can be read: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        # RuntimeError is how zipfile says encrypted, or a kind of compression that it does not know
+        raise FormatError(f"{what} is not a zip that can be read: {manifest.short(error)}") from error
 
 
 def _members(archive: zipfile.ZipFile, what: str, most_bytes: int) -> dict[str, zipfile.ZipInfo]:

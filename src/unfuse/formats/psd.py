@@ -155,7 +155,7 @@ def _record(layer: Layer, blocks: dict[Tag, bytes]) -> LayerRecord:
 
 
 def _channel(levels: NDArray[Any], version: int) -> ChannelData:
-    """One plane, `h w`. In 16 bits there are no runs of bytes; zip with prediction is smaller, but Krita 5 misreads it."""
+    """One plane, `h w`: runs of bytes, or zip for 16 bits, which have none. Krita 5 misreads zip with prediction."""
     depth = levels.itemsize * 8
     data = ChannelData(Compression.RLE if depth == 8 else Compression.ZIP)
     data.set_data(_plane(levels), levels.shape[1], levels.shape[0], depth, version)

@@ -23,7 +23,7 @@ from psd_tools.psd.header import FileHeader
 from psd_tools.psd.layer_and_mask import ChannelData, ChannelDataList, LayerRecord, MaskData
 
 from unfuse.errors import FormatError
-from unfuse.formats.manifest import LAYERS_TO_CANVAS
+from unfuse.formats import manifest
 from unfuse.layers import Box, Layer, LayerStack
 
 logging.getLogger("psd_tools").addHandler(logging.NullHandler())  # its warnings become our notes and errors
@@ -81,7 +81,7 @@ def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
     except FormatError:
         raise
     except Exception as error:  # psd-tools fails in its own way at each place where a file may be broken
-        why = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        why = manifest.short(f"{type(error).__name__} {error}")
         raise FormatError(f"{what} is not a PSD, or is broken or cut short ({why}): save it again") from error
 
 
@@ -121,7 +121,7 @@ class _Reader:
         total = sum(max(0, area.width) * max(0, area.height) for area in areas)
         if not areas:  # then every channel of the merged picture is decoded, four make a layer
             total = self.header.width * self.header.height * self.header.channels // 4
-        if total > (limit := LAYERS_TO_CANVAS * self.max_pixels):
+        if total > (limit := manifest.LAYERS_TO_CANVAS * self.max_pixels):
             raise FormatError(f"{self.what} has {total:,} pixels in all layers, the limit is {limit:,}")
 
     def merged(self, psd: PSD) -> Layer:
