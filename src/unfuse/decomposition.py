@@ -1,7 +1,7 @@
 """Picture in, layer stack out. Start reading here.
 
-    file --pixels.read--> h w 4 --resize to the bucket--> engine --> l h w 4 at the bucket
-         --refine: native size, exact recomposition--> clean: no empties, no duplicates --> names, boxes --> LayerStack
+file --pixels.read--> h w 4 --resize to the bucket--> engine --> l h w 4 at the bucket
+     --refine: native size, exact recomposition--> clean: no empties, no duplicates --> names, boxes --> LayerStack
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unfuse import __version__, engines, naming, pixels, refine
 from unfuse.engines import Count, Engine, EngineLayers, OnStep
 from unfuse.errors import EngineError, StackError
-from unfuse.layers import Box, Kind, Layer, LayerStack, Provenance
+from unfuse.layers import Kind, Layer, LayerStack, Provenance
 from unfuse.pixels import Picture, Source
 
 MOST = 16
@@ -44,7 +44,14 @@ def decompose(
     Raises PictureError for what is not a picture, EngineError for what the engine cannot do.
     """
     many = decompose_many(
-        [source], layers, prompt=prompt, engine=engine, steps=steps, seed=seed, on_step=on_step, limit_megapixels=limit_megapixels
+        [source],
+        layers,
+        prompt=prompt,
+        engine=engine,
+        steps=steps,
+        seed=seed,
+        on_step=on_step,
+        limit_megapixels=limit_megapixels,
     )
     return many[0]
 
@@ -76,9 +83,16 @@ def decompose_many(
             some = members[first : first + batch]
             small = np.stack([pixels.resize(pictures[i].pixels, bucket) for i in some])
             found = runner.decompose(
-                small, [layers] * len(some), prompts=[prompt] * len(some), steps=steps, seeds=[seed] * len(some), on_step=on_step
+                small,
+                [layers] * len(some),
+                prompts=[prompt] * len(some),
+                steps=steps,
+                seeds=[seed] * len(some),
+                on_step=on_step,
             )
-            stacks.update({i: assemble(pictures[i], answer, layers, about) for i, answer in zip(some, found, strict=True)})
+            stacks.update(
+                {i: assemble(pictures[i], answer, layers, about) for i, answer in zip(some, found, strict=True)}
+            )
     return [stacks[i] for i in range(len(pictures))]
 
 
@@ -90,14 +104,25 @@ def split(stack: LayerStack, layer: int | str, layers: Count = "auto", **options
     """
     old = stack[layer]
     if old.pixels is None:
-        raise StackError(f"layer {old.name!r} is a group already: split one of {', '.join(repr(x.name) for x in old.layers)}")
+        raise StackError(
+            f"layer {old.name!r} is a group already: split one of {', '.join(repr(x.name) for x in old.layers)}"
+        )
     if old.locked:
         raise StackError(f"layer {old.name!r} is locked: unlock it first")
     parts = decompose(old.pixels, layers, **options)
     if len(parts) < 2:
         return stack
     inside = tuple(part.replace(box=part.box.moved(old.box.left, old.box.top)) for part in parts)
-    group = Layer(old.name, "group", old.box, layers=inside, opacity=old.opacity, blend_mode=old.blend_mode, visible=old.visible, id=old.id)
+    group = Layer(
+        old.name,
+        "group",
+        old.box,
+        layers=inside,
+        opacity=old.opacity,
+        blend_mode=old.blend_mode,
+        visible=old.visible,
+        id=old.id,
+    )
     return stack.replace_layer(old.id, group)
 
 
@@ -129,7 +154,9 @@ def assemble(picture: Picture, answer: EngineLayers, asked: Count, about: Proven
         native, kinds = refine.refine(picture.pixels, small[shown], depth=picture.depth), [kinds[i] for i in shown]
     called = naming.names(native, kinds)
     layers = tuple(Layer.from_canvas(n, k, p) for n, k, p in zip(called, kinds, native, strict=True))
-    notes = (f"asked for {asked} layers, found {len(layers)}",) if asked not in ("auto", len(layers)) else ()
+    notes = answer.notes
+    if asked not in ("auto", len(layers)):
+        notes += (f"asked for {asked} layers, found {len(layers)}",)
     return LayerStack(
         picture.size,
         layers,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,27 +32,60 @@ STRIDE = 16
 SIDE = 256  # of a square of the bucket's area
 LONGEST = 1024  # a bucket's longer side, for strips
 KINDS: tuple[Kind, ...] = ("background", "decoration", "object", "object", "text")  # of the slots, bottom to top
+RIVALS = [1, 2, 3]  # slots that the network may hesitate between for one and the same thing
+CONTRAST = (0.1, 0.6)  # alpha below is nothing, above is all: the network is not as sure as it should be
+SOLID = 0.2  # alpha from here on holds an island together
 SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
+RIM = 0.06  # how far a soft rim reaches from its island, as a share of the longer side
+MOST_ISLANDS = 24
 MOST_AUTO = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One thing in one slot: alpha `h w` at the bucket, the slot it stands in, how much of the canvas it covers."""
+    """What will be one layer: alpha `h w` at the bucket in one slot, or in several where things were merged."""
 
-    alpha: Plane
-    slot: int
+    parts: dict[int, Plane]  # slot: alpha
+
+    @cached_property
+    def alpha(self) -> Plane:
+        """All parts together."""
+        clear: Plane = np.prod([1 - alpha for alpha in self.parts.values()], axis=0, dtype=np.float32)
+        return 1 - clear
 
     @cached_property
     def area(self) -> float:
+        """The share of the canvas that it covers."""
         return float(self.alpha.mean())
+
+    @cached_property
+    def slot(self) -> int:
+        """Where it stands in the stack: the slot of its largest part."""
+        return max(self.parts, key=lambda slot: float(self.parts[slot].sum()))
 
     @cached_property
     def centre(self) -> NDArray[np.float64]:
         """Row and column of its middle, as shares of the canvas."""
         h, w = self.alpha.shape
         weight = max(float(self.alpha.sum()), 1e-6)
-        return np.array([(self.alpha.sum(1) @ np.arange(h)) / weight / h, (self.alpha.sum(0) @ np.arange(w)) / weight / w])
+        rows, columns = self.alpha.sum(1) @ np.arange(h), self.alpha.sum(0) @ np.arange(w)
+        return np.array([rows / weight / h, columns / weight / w])
+
+    def joined(self, other: Piece) -> Piece:
+        """Both as one."""
+        slots = sorted({*self.parts, *other.parts})
+        nothing = np.zeros_like(self.alpha)
+        both = {s: 1 - (1 - self.parts.get(s, nothing)) * (1 - other.parts.get(s, nothing)) for s in slots}
+        return Piece(both)
+
+    def pixels(self, shades: dict[int, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """`h w 4`, straight alpha: the parts' colours `h w 3` laid over each other."""
+        colour = shades[self.slot] * 0.0
+        for slot, alpha in sorted(self.parts.items()):
+            colour = shades[slot] * alpha[..., None] + colour * (1 - alpha[..., None])
+        shown = self.alpha[..., None]
+        straight = np.where(shown > 0.01, colour / np.maximum(shown, 0.01), shades[self.slot])
+        return np.concatenate([straight, shown], -1).astype(np.float32)
 
 
 class Embedded:
@@ -115,10 +149,34 @@ class Embedded:
         logits, colour = self.session.run(["alpha", "colour"], feed)
         alpha = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         alpha[:, 0] = 1
+        alpha = np.stack([settle(a) for a in alpha])
+        alpha[:, 1:] = ((alpha[:, 1:] - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0])).clip(0, 1)
         return alpha, rearrange(colour, "b l c h w -> b l h w c")
 
 
-def arrange(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], count: Count) -> EngineLayers:
+def settle(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Slots `l h w` without hesitation: a thing that is half in one slot and half in another goes into one.
+
+    Where decoration and objects together claim at most all of a pixel, they are rival guesses about one thing, and the
+    one that is stronger around there takes it all. What they claim beyond that is real overlap and stays as it is.
+    """
+    import cv2
+
+    claims = alpha[RIVALS]
+    reach = max(3, round(0.03 * max(alpha.shape[1:]))) | 1
+    winner = np.stack([cv2.blur(claim, (reach, reach)) for claim in claims]).argmax(0)
+    total = claims.sum(0)
+    others = np.where(np.arange(len(RIVALS))[:, None, None] == winner, 0, claims)
+    settled = others / np.maximum(others.sum(0), 1e-6) * np.maximum(0, total - 1)
+    np.put_along_axis(settled, winner[None], np.minimum(1, total)[None], 0)
+    result = alpha.copy()
+    result[RIVALS] = settled.clip(0, 1)
+    return result
+
+
+def arrange(
+    picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], count: Count
+) -> EngineLayers:
     """Slots of one picture to at most `count` layers, bottom to top."""
     pieces = [piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)]
     if count == "auto":
@@ -126,28 +184,32 @@ def arrange(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: ND
         pieces = merged(pieces, MOST_AUTO - 1)
     else:
         pieces = merged(pieces, count - 1)
-    shades = {slot: complete(picture, alpha, colour[slot], slot) for slot in {0, *(p.slot for p in pieces)}}
-    backdrop = np.ones(picture.shape[:2], np.float32)
-    stack = [Piece(backdrop, 0), *sorted(pieces, key=lambda p: p.slot)]
-    pixels = np.stack([np.dstack([shades[p.slot], p.alpha]) for p in stack]).astype(np.float32)
-    return EngineLayers(pixels, tuple(KINDS[p.slot] for p in stack))
+    stack = [Piece({0: np.ones(picture.shape[:2], np.float32)}), *sorted(pieces, key=lambda p: p.slot)]
+    shown = {slot for piece in stack for slot in piece.parts}
+    shades = {slot: complete(picture, alpha, colour[slot], slot) for slot in shown}
+    return EngineLayers(np.stack([p.pixels(shades) for p in stack]), tuple(KINDS[p.slot] for p in stack))
 
 
 def apart(alpha: Plane, slot: int) -> list[Piece]:
-    """The separate things in one slot: islands of its alpha, those of text joined over the gaps between letters."""
+    """The separate things in one slot: islands of its alpha, those of text joined over the gaps between letters.
+
+    Soft rims and shadows belong to the nearest island, as far as `RIM`; specks and haze belong to nothing.
+    """
     import cv2
 
-    solid = (alpha > 0.35).astype(np.uint8)
-    reach = max(3, round(0.02 * max(alpha.shape))) if KINDS[slot] == "text" else 1
-    joined = cv2.dilate(solid, np.ones((reach, 2 * reach + 1), np.uint8)) if reach > 1 else solid
-    count, islands = cv2.connectedComponents(joined)
-    masses = [float(alpha[islands == i].sum()) / alpha.size for i in range(1, count)]
-    keep = [i + 1 for i, mass in enumerate(masses) if mass > SPECK]
+    solid = (alpha > SOLID).astype(np.uint8)
+    if KINDS[slot] == "text":
+        reach = max(3, round(0.02 * max(alpha.shape)))
+        solid = cv2.dilate(solid, np.ones((reach, 2 * reach + 1), np.uint8))
+    count, islands = cv2.connectedComponents(solid)
+    masses = np.bincount(islands.ravel(), alpha.ravel(), count) / alpha.size
+    keep = [i for i in np.argsort(-masses[1:])[:MOST_ISLANDS] + 1 if masses[i] > SPECK]
     if not keep:
-        return [Piece(alpha, slot)] if float((alpha > 0.1).mean()) > 20 * SPECK else []
+        return []
     far = np.stack([cv2.distanceTransform((islands != i).astype(np.uint8), cv2.DIST_L2, 3) for i in keep])
-    owner = far.argmin(0)  # soft rims belong to the nearest island
-    return [Piece(np.where(owner == k, alpha, 0).astype(np.float32), slot) for k in range(len(keep))]
+    near = (far.min(0) < RIM * max(alpha.shape)) & ((islands == 0) | np.isin(islands, keep))
+    owner = np.where(near, far.argmin(0), -1)
+    return [Piece({slot: np.where(owner == k, alpha, 0).astype(np.float32)}) for k in range(len(keep))]
 
 
 def merged(pieces: list[Piece], most: int, across_slots: bool = True) -> list[Piece]:
@@ -160,21 +222,20 @@ def merged(pieces: list[Piece], most: int, across_slots: bool = True) -> list[Pi
         if not pairs:
             break
         _, i, j = min(pairs)
-        a, b = pieces[i], pieces[j]
-        both = Piece(1 - (1 - a.alpha) * (1 - b.alpha), a.slot if a.area > b.area else b.slot)
-        pieces = [*(p for k, p in enumerate(pieces) if k not in (i, j)), both]
+        pieces = [*(p for k, p in enumerate(pieces) if k not in (i, j)), pieces[i].joined(pieces[j])]
     return pieces
 
 
 def cost(a: Piece, b: Piece) -> float:
     """How much is lost by merging two things: distance and size inside a slot; 10 and more across slots."""
-    apart = float(np.linalg.norm(a.centre - b.centre)) + min(a.area, b.area) ** 0.5
-    step = abs(a.slot - b.slot)
+    lost = math.dist(a.centre, b.centre) + math.sqrt(min(a.area, b.area))
     text = (KINDS[a.slot] == "text") != (KINDS[b.slot] == "text")
-    return apart + 10 * step + 20 * text
+    return lost + 10 * abs(a.slot - b.slot) + 20 * text
 
 
-def complete(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], slot: int) -> NDArray[np.float32]:
+def complete(
+    picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], slot: int
+) -> NDArray[np.float32]:
     """Colour `h w 3` of one slot: the picture where the slot is seen, elsewhere the network's, moved to meet it.
 
     What must be added to the network's colour is known where the slot is seen; it is carried smoothly into the rest
@@ -185,12 +246,15 @@ def complete(picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: N
     h, w = picture.shape[:2]
     guess = cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
     seen = alpha[slot] * np.prod(1 - alpha[slot + 1 :], axis=0)
-    sure = np.clip((seen - 0.6) / 0.35, 0, 1) ** 2
-    return np.clip(guess + spread((picture - guess) * sure[..., None], sure), 0, 1)
+    sure = (((seen - 0.6) / 0.35).clip(0, 1) ** 2).astype(np.float32)
+    full: NDArray[np.float32] = (
+        (guess + spread((picture - guess) * sure[..., None], sure)).clip(0, 1).astype(np.float32)
+    )
+    return full
 
 
 def spread(weighted: NDArray[np.float32], weight: Plane) -> NDArray[np.float32]:
-    """Push-pull: values times weight `h w c` and weight `h w` to values everywhere (Gortler et al. 1996, section 3.4)."""
+    """Push-pull: values times weight `h w c` and weight `h w` to values everywhere (Gortler et al. 1996, 3.4)."""
     import cv2
 
     h, w = weight.shape
@@ -202,4 +266,5 @@ def spread(weighted: NDArray[np.float32], weight: Plane) -> NDArray[np.float32]:
     gain = np.minimum(1, 4 * few) / np.maximum(few, 1e-6)  # four neighbours of which one is known are known
     below = spread(cv2.resize(weighted, small, interpolation=cv2.INTER_AREA) * gain[..., None], few * gain)
     grown = cv2.resize(below, (w, h), interpolation=cv2.INTER_LINEAR).reshape(weighted.shape)
-    return (weighted + (1 - np.minimum(weight, 1))[..., None] * grown).astype(np.float32)
+    filled: NDArray[np.float32] = (weighted + (1 - np.minimum(weight, 1))[..., None] * grown).astype(np.float32)
+    return filled

@@ -21,11 +21,12 @@ from unfuse.tokens import position_ids
 from unfuse.train.loop import weights_of
 
 BIG = 256  # weights with fewer numbers stay float32
+SHIPPED = SlotNetParams()
 
 
 def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
     """The averaged weights of a checkpoint folder to `out` (.onnx), the model card beside it (.json)."""
-    net = SlotNet(SlotNetParams()).eval()
+    net = SlotNet(SHIPPED).eval()
     net.load_state_dict(weights_of(checkpoint))
     graph = halved(traced(net))
     onnx.save(graph, out)
@@ -73,11 +74,10 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def state_of(file: Path) -> dict[str, Tensor]:
+def state_of(file: Path, params: SlotNetParams = SHIPPED) -> dict[str, Tensor]:
     """The weights in an exported file, by their names in `SlotNet`, float32 (rounded to float16 where they were)."""
     found = {w.name.removesuffix(".half"): numpy_helper.to_array(w) for w in onnx.load(file).graph.initializer}
-    net = SlotNet(SlotNetParams())
-    state = net.state_dict()
+    state = SlotNet(params).state_dict()
     for name in state:
         if not name.endswith("num_batches_tracked"):
             state[name] = torch.from_numpy(found[name].astype(np.float32))

@@ -1,0 +1,161 @@
+"""The embedded engine: what it makes of slots, and what its shipped weights must at least see."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from importlib.resources import files
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+import unfuse
+from unfuse import composite, engines
+from unfuse.engines import Count, embedded
+from unfuse.engines.embedded import Embedded
+from unfuse.errors import EngineError
+
+
+def card(size: tuple[int, int] = (320, 256)) -> Image.Image:
+    """A pale design: a red disc with a face, a blue headline."""
+    image = Image.new("RGB", size, (236, 226, 205))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((110, 110, 210, 210), fill=(215, 40, 45))
+    for x in (140, 172):
+        draw.ellipse((x, 140, x + 12, 156), fill=(250, 250, 250))
+    draw.rectangle((140, 178, 184, 188), fill=(60, 10, 10))
+    draw.text((160, 46), "Summer Sale", font=ImageFont.load_default(44), fill=(20, 50, 150), anchor="mm")
+    return image
+
+
+def soft_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(np.minimum(a, b).sum() / np.maximum(a, b).sum())
+
+
+@pytest.fixture(scope="module")
+def engine() -> Embedded:
+    loaded = engines.load("embedded")
+    assert isinstance(loaded, Embedded)
+    return loaded
+
+
+def test_text_and_an_object_on_a_plain_ground_come_apart() -> None:
+    picture = card()
+    stack = unfuse.decompose(picture, layers=3)
+    assert [layer.kind for layer in stack] in (["background", x, "text"] for x in ("object", "decoration"))
+    pixels = np.asarray(picture, np.float64)
+    changed = np.abs(pixels - pixels[0, 0]).max(-1) > 60
+    rows = np.arange(256)[:, None]
+    disc, words = changed & (rows > 95), changed & (rows <= 95)
+    alphas = [np.asarray(layer.to_image(stack.size))[..., 3] / 255 for layer in stack]
+    assert soft_iou(alphas[1], disc.astype(float)) > 0.9
+    assert soft_iou(alphas[2], words.astype(float)) > 0.6
+    background = np.asarray(stack[0].to_image(stack.size), np.float64)[..., :3]
+    assert np.abs(background - pixels[0, 0])[disc].mean() < 12  # no ghost is left behind
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5, 16, "auto"])
+def test_any_number_of_layers_flattens_back(layers: Count) -> None:
+    picture = card()
+    stack = unfuse.decompose(picture, layers=layers)
+    assert 1 <= len(stack) <= (16 if layers == "auto" else layers)
+    assert np.abs(composite.flatten(stack)[..., :3].astype(int) - np.asarray(picture)).max() <= 1
+
+
+def test_no_layer_is_empty_and_no_two_are_the_same() -> None:
+    stack = unfuse.decompose(card(), layers=16)
+    alphas = [np.asarray(layer.to_image(stack.size))[..., 3] / 255 for layer in stack]
+    assert all(alpha.mean() > 1e-4 for alpha in alphas)
+    assert all(soft_iou(a, b) < 0.95 for a, b in itertools.combinations(alphas, 2))
+
+
+def test_a_batch_is_the_same_to_the_bit_as_one_by_one() -> None:
+    pictures = [card(), card((256, 320)), Image.effect_noise((320, 256), 90), card()]
+    together = unfuse.decompose_many(pictures, layers=4)
+    for stack, picture in zip(together, pictures, strict=True):
+        alone = unfuse.decompose(picture, layers=4)
+        assert [x.name for x in stack] == [x.name for x in alone]
+        same = [
+            np.array_equal(a.to_canvas(picture.size), b.to_canvas(picture.size))
+            for a, b in zip(stack, alone, strict=True)
+        ]
+        assert all(same)
+
+
+def test_splitting_a_layer_keeps_the_picture() -> None:
+    stack = unfuse.decompose(card(), layers=2)
+    deeper = stack.split(1, layers=3)
+    assert deeper[1].kind == "group"
+    assert deeper[1].id == stack[1].id
+    assert np.abs(composite.flatten(deeper).astype(int) - composite.flatten(stack)).max() <= 1
+
+
+def test_a_transparent_picture_stays_transparent() -> None:
+    picture = card().convert("RGBA")
+    alpha = Image.linear_gradient("L").resize(picture.size)
+    picture.putalpha(alpha)
+    flat = composite.flatten(unfuse.decompose(picture, layers=4)).astype(int)
+    truth = np.asarray(picture).astype(int)
+    assert np.abs(flat[..., 3] - truth[..., 3]).max() <= 1
+    shown = truth[..., 3] > 0
+    assert np.abs((flat - truth)[..., :3] * truth[..., 3:] / 255)[shown].max() <= 1
+
+
+def test_provenance_names_the_weights(engine: Embedded) -> None:
+    shipped = (files("unfuse") / "weights" / "slots.onnx").read_bytes()
+    assert engine.weights_sha256 == hashlib.sha256(shipped).hexdigest() == engine.card()["sha256"]
+    stack = unfuse.decompose(card(), layers=2, seed=3)
+    assert stack.provenance.weights_sha256 == engine.weights_sha256
+    assert (stack.provenance.engine, stack.provenance.seed, stack.provenance.steps) == ("embedded", 3, 1)
+
+
+def test_only_one_step(engine: Embedded) -> None:
+    with pytest.raises(EngineError, match="steps=4"):
+        unfuse.decompose(card(), steps=4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (12000, 200), (640, 480), (7, 4000)])
+def test_buckets_are_multiples_of_the_stride_and_keep_the_shape(engine: Embedded, size: tuple[int, int]) -> None:
+    width, height = engine.bucket(size)
+    assert width % embedded.STRIDE == height % embedded.STRIDE == 0
+    assert max(width, height) <= embedded.LONGEST
+    if max(size) / min(size) < 4:
+        assert abs(width / height / (size[0] / size[1]) - 1) < 0.1
+
+
+def test_rivals_are_settled_and_overlap_stays() -> None:
+    alpha = np.zeros((5, 20, 20), np.float32)
+    alpha[0] = 1
+    alpha[1, :10] = 0.3  # three guesses at one thing
+    alpha[2, :10] = 0.2
+    alpha[3, :10] = 0.4
+    alpha[1, 10:] = alpha[3, 10:] = 0.9  # an object on a panel
+    got = embedded.settle(alpha)
+    np.testing.assert_allclose(got[:, 3, 3], np.array([1, 0, 0, 0.9, 0], np.float32), atol=1e-6)
+    assert got[1:4, 16, 3].sum() == pytest.approx(1.8, abs=1e-5)
+    assert got[1:4, 16, 3].max() == pytest.approx(1)
+    assert (got[4] == alpha[4]).all()
+
+
+def test_push_pull_keeps_what_is_known_and_continues_it() -> None:
+    weight = np.zeros((32, 48), np.float32)
+    weight[:, :10] = 1
+    values = np.broadcast_to(np.array([0.2, 0.5, 0.9], np.float32), (32, 48, 3))
+    got = embedded.spread(values * weight[..., None], weight)
+    np.testing.assert_allclose(got, values, atol=1e-4)
+
+
+def test_merging_prefers_neighbours_in_one_slot() -> None:
+    def spot(row: int, column: int, slot: int) -> embedded.Piece:
+        alpha = np.zeros((40, 40), np.float32)
+        alpha[row : row + 6, column : column + 6] = 1
+        return embedded.Piece({slot: alpha})
+
+    left, near, far, text = spot(2, 2, 3), spot(2, 10, 3), spot(30, 30, 3), spot(20, 4, 4)
+    three = embedded.merged([left, near, far, text], 3)
+    assert sorted(p.slot for p in three) == [3, 3, 4]
+    joined = next(p for p in three if p.alpha[4, 4] and p.alpha[4, 12])
+    assert not joined.alpha[32, 32]
+    assert len(embedded.merged([left, near, far, text], 1)) == 1
