@@ -1,8 +1,8 @@
 """unfuse: one flat picture in, a stack of editable transparent layers out, and back again exactly.
 
-    import unfuse
-    stack = unfuse.decompose("poster.png", layers=4)
-    stack.save("poster.psd")
+import unfuse
+stack = unfuse.decompose("poster.png", layers=4)
+stack.save("poster.psd")
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unfuse.decomposition import decompose as decompose
     from unfuse.decomposition import decompose_many as decompose_many
+    from unfuse.edits import edit as edit
     from unfuse.errors import Cancelled as Cancelled
     from unfuse.errors import UnfuseError as UnfuseError
     from unfuse.formats import read as load
@@ -27,6 +28,7 @@ PUBLIC = {
     "decompose": ("unfuse.decomposition", "decompose"),
     "decompose_many": ("unfuse.decomposition", "decompose_many"),
     "load": ("unfuse.formats", "read"),
+    "edit": ("unfuse.edits", "edit"),
     "Layer": ("unfuse.layers", "Layer"),
     "LayerStack": ("unfuse.layers", "LayerStack"),
     "Box": ("unfuse.layers", "Box"),
@@ -34,7 +36,7 @@ PUBLIC = {
     "Cancelled": ("unfuse.errors", "Cancelled"),
 }
 
-__all__ = ["Box", "Cancelled", "Layer", "LayerStack", "UnfuseError", "decompose", "decompose_many", "load"]
+__all__ = ["Box", "Cancelled", "Layer", "LayerStack", "UnfuseError", "decompose", "decompose_many", "edit", "load"]
 
 
 def __getattr__(name: str) -> Any:

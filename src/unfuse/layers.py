@@ -11,7 +11,7 @@ import difflib
 import math
 import operator
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -49,6 +49,11 @@ BLEND_MODES: tuple[str, ...] = (  # W3C Compositing and Blending Level 1, sectio
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]  # h w 4, straight alpha, full range of the type
 
 DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+
+Affine = tuple[float, float, float, float, float, float]  # a b c d e f: (x, y) goes to (a x + b y + c, d x + e y + f)
+IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+Edit = Mapping[str, Any]  # {"op": name, field: value, ...}, in the words of JSON: see `unfuse.edits`
 
 
 class Box(NamedTuple):
@@ -94,12 +99,37 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Original:
+    """What the pixels of an edited layer are made from, each time anew: untouched pixels, and what is done to them.
+
+    `looks` change the pixels' colours, `transform` takes points of the canvas from where the pixels were (`box`) to
+    where they are, `effects` are laid around the result; in this order, which `unfuse.render` follows. Because every
+    edit changes only these and starts from the untouched pixels, ten small edits lose no more than one.
+    """
+
+    box: Box
+    pixels: Pixels
+    transform: Affine = IDENTITY
+    looks: tuple[Edit, ...] = ()
+    effects: tuple[Edit, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = tuple(float(x) for x in self.transform)
+        if len(numbers) != 6 or not all(math.isfinite(x) for x in numbers):
+            raise StackError(f"a transform is {self.transform!r}: it must be six finite numbers")
+        object.__setattr__(self, "box", _box("original", self.box))
+        object.__setattr__(self, "pixels", _pixels("original", self.pixels, self.box))
+        object.__setattr__(self, "transform", numbers)
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One layer, or a group of layers.
 
     pixels: `h w 4`, uint8 or uint16, straight alpha, the size of `box`. A group has `layers` instead, bottom to top,
     and its box is always the union of theirs, whatever box it is given. `opacity` is 0 to 1. `blend_mode` is one of
-    the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits.
+    the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits. `original` is what an
+    edited layer's pixels were made from; new pixels or a new box without one drop it.
 
     The pixels are handed over: the array is made read-only and shared, not copied, unless it is not C-contiguous.
     Raises StackError where a field is wrong.
@@ -114,6 +144,7 @@ class Layer:
     blend_mode: str = "normal"
     visible: bool = True
     locked: bool = False
+    original: Original | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -129,6 +160,8 @@ class Layer:
                 f"{'no ' if self.pixels is None else ''}pixels: a group has layers and no pixels, every other kind has "
                 "pixels and no layers"
             )
+        if self.original and (self.pixels is None or self.original.pixels.dtype != self.pixels.dtype):
+            raise StackError(f"layer {named!r} is given an original that its pixels cannot be made from")
         if self.pixels is None:
             box = self.layers[0].box
             for layer in self.layers[1:]:
@@ -164,6 +197,8 @@ class Layer:
 
     def replace(self, **changes: Any) -> Layer:
         """The layer with some fields changed; everything else, the id too, stays."""
+        if "original" not in changes and {"pixels", "box"} & changes.keys():
+            changes["original"] = None
         return replace(self, **changes)
 
     def walk(self) -> Iterator[Layer]:
@@ -189,7 +224,7 @@ class Layer:
             return self
         pixels = self.pixels[inner.top : inner.bottom, inner.left : inner.right]
         # A copy, so that a small layer does not keep a whole canvas in memory.
-        return self.replace(box=inner.moved(self.box.left, self.box.top), pixels=pixels.copy())
+        return self.replace(box=inner.moved(self.box.left, self.box.top), pixels=pixels.copy(), original=self.original)
 
     def to_canvas(self, size: tuple[int, int]) -> Pixels:
         """The layer alone on a transparent canvas of `size` (width, height): `h w 4` at its own depth, straight alpha.
@@ -227,11 +262,24 @@ class Provenance:
 
 
 @dataclass(frozen=True, eq=False)
+class State:
+    """A stack as it once was, and the edits between it and the state that follows it towards now."""
+
+    size: tuple[int, int]
+    layers: tuple[Layer, ...]
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class LayerStack:
     """Layers bottom to top on one canvas of `size` (width, height); `depth` is the bits of a channel in all of them.
 
     `icc` is the colour profile of the pixels (None: sRGB), `dpi` the resolution in print. Ids are unique, in groups
-    too. Raises StackError where a field is wrong.
+    too. `past` and `future` are what `undo` and `redo` go to, the nearest last. Raises StackError where a field is
+    wrong.
+
+    Every edit is a method too: `stack.move("Badge", x=10)` is `unfuse.edit(stack, [{"op": "move", "layer": "Badge",
+    "x": 10}])`.
     """
 
     size: tuple[int, int]
@@ -241,6 +289,8 @@ class LayerStack:
     dpi: float = 72.0
     provenance: Provenance = Provenance()
     notes: tuple[str, ...] = ()  # what a reader or an engine wants the user to know, a line each
+    past: tuple[State, ...] = ()
+    future: tuple[State, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _size(self.size))
@@ -289,7 +339,7 @@ class LayerStack:
             )
         if not found:
             names = [layer.name for layer in layers]
-            raise StackError(f"no layer is called {key!r}{_nearest(key, names)}: the stack has {_listed(names)}")
+            raise StackError(f"no layer is called {key!r}{nearest(key, names)}: the stack has {_listed(names)}")
         return found[0]
 
     def walk(self) -> Iterator[Layer]:
@@ -321,6 +371,30 @@ class LayerStack:
             return tuple(result)
 
         return self.replace(layers=swapped(self.layers))
+
+    def __getattr__(self, name: str) -> Callable[..., LayerStack]:
+        """An edit as a method: `stack.move("Badge", x=10)`."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        from unfuse.edits import method
+
+        return method(self, name)
+
+    def undo(self) -> LayerStack:
+        """The stack before the last edits; StackError where there are none."""
+        return self._travel("past", "future")
+
+    def redo(self) -> LayerStack:
+        """The stack before the last undo; StackError where nothing was undone since the last edit."""
+        return self._travel("future", "past")
+
+    def _travel(self, back: str, forth: str) -> LayerStack:
+        states: tuple[State, ...] = getattr(self, back)
+        if not states:
+            raise StackError(f"there is nothing to {'undo' if back == 'past' else 'redo'}")
+        here = State(self.size, self.layers, states[-1].edits)
+        others = {back: states[:-1], forth: (*getattr(self, forth), here)}
+        return self.replace(size=states[-1].size, layers=states[-1].layers, **others)
 
     def flatten(self) -> Image.Image:
         """The whole as a PIL RGBA image, straight alpha, whatever the layers hold; 16 bits are rounded to 8.
@@ -361,11 +435,12 @@ def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
     """`value` if it is allowed, else a StackError that names the nearest and all that are."""
     names = tuple(allowed)
     if value not in names:
-        raise StackError(f"{what} is {value!r}{_nearest(value, names)}: it must be one of {', '.join(names)}")
+        raise StackError(f"{what} is {value!r}{nearest(value, names)}: it must be one of {', '.join(names)}")
     return value
 
 
-def _nearest(value: object, names: Iterable[str]) -> str:
+def nearest(value: object, names: Iterable[str]) -> str:
+    """What a message adds for the name that is nearest to `value`, such as " (did you mean 'x'?)"; or nothing."""
     near = difflib.get_close_matches(str(value), list(names), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -1,0 +1,33 @@
+"""The types of an edit's fields. Each says what JSON may hold there; the schema of recipes is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+
+class Field(dict[str, Any]):
+    """A piece of JSON schema in a type; hashable, which a plain dict in `Annotated` is not."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+HEX = r"^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"
+
+Color = Annotated[str, Field(pattern=HEX, description="An sRGB colour, such as #e4002b.")]
+Share = Annotated[float, Field(minimum=0, maximum=1)]
+Amount = Annotated[float, Field(minimum=-1, maximum=1, description="0 changes nothing.")]
+Radius = Annotated[float, Field(minimum=0, maximum=500, description="In pixels of the canvas.")]
+Offset = Annotated[float, Field(minimum=-2000, maximum=2000, description="In pixels of the canvas.")]
+Pixels = Annotated[float, Field(minimum=-1e6, maximum=1e6, description="In pixels of the canvas.")]
+Name = Annotated[str, Field(minLength=1)]
+
+ONE = Field(description="A layer: id, name, index from the bottom, or 'at x,y'.", type=["string", "integer"])
+ANY = Field(
+    description="Layers: id, name, index from the bottom, 'at x,y', 'kind:text', a pattern such as 'B*', or a list.",
+    anyOf=[
+        {"type": ["string", "integer"]},
+        {"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1},
+    ],
+)
+Selector = Annotated[str | int, ONE]
+Selectors = Annotated[str | int | list[str | int], ANY]

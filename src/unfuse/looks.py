@@ -1,0 +1,137 @@
+"""Looks: what may be done to the colours of a layer. Each is a function of straight-alpha pixels `h w 4` float32.
+
+RGB is sRGB-encoded and may leave 0 to 1 on the way, alpha is 0 to 1 and stays; what comes out is a new array. A look is
+kept on the layer (`Original.looks`) and done anew from the untouched pixels, so each can be changed or taken back.
+Lightness, hue and saturation are those of OKLab: see `oklab`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from einops import rearrange, reduce
+
+from unfuse import oklab
+from unfuse.errors import StackError
+from unfuse.fields import Amount, Color, Field, Share
+from unfuse.oklab import Floats
+
+DARK = 0.05  # lightness below which shading says little: keeps what is nearly black from being divided by
+
+
+def recolor(pixels: Floats, *, color: Color, strength: Share = 1.0) -> Floats:
+    """Make `color` the layer's mean colour and keep its shading.
+
+    A surface of one colour under changing light has L, a and b in proportion, so the step from the mean to `color` is
+    taken in proportion to each pixel's lightness: shadows stay shadows, black stays black, and the mean is met exactly
+    but for what leaves the gamut. The mean counts pixels by their alpha.
+    """
+    lab = oklab.from_rgb(pixels[..., :3])
+    mean = _mean(lab, pixels[..., 3])
+    shade = (lab[..., :1] + DARK) / (mean[0] + DARK)
+    return _with(pixels, lab + strength * shade * (oklab.lab_of(color) - mean))
+
+
+def hue(pixels: Floats, *, degrees: float) -> Floats:
+    """Turn every hue by `degrees`; lightness and saturation stay."""
+    lab, angle = oklab.from_rgb(pixels[..., :3]), np.radians(degrees)
+    a, b = lab[..., 1], lab[..., 2]
+    turned = lab[..., 0], a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)
+    return _with(pixels, np.stack(turned, axis=-1))
+
+
+def tint(pixels: Floats, *, color: Color, strength: Share = 1.0) -> Floats:
+    """Draw every hue and saturation towards those of `color`; lightness stays."""
+    lab = oklab.from_rgb(pixels[..., :3])
+    lab[..., 1:] += strength * (oklab.lab_of(color)[1:] - lab[..., 1:])
+    return _with(pixels, lab)
+
+
+def palette(
+    pixels: Floats,
+    *,
+    colors: Annotated[dict[str, Color], Field(minProperties=1, description="Old colour: new colour.")],
+    reach: Annotated[float, Field(exclusiveMinimum=0, maximum=1)] = 0.12,
+) -> Floats:
+    """Exchange colours, such as one brand's for another's, and what lies near them along with them.
+
+    A pixel that has an old colour gets the new one; at a distance of `reach` in OKLab it takes a third of the step.
+    """
+    lab = oklab.from_rgb(pixels[..., :3])
+    old = np.stack([oklab.lab_of(color) for color in colors])
+    step = np.stack([oklab.lab_of(color) for color in colors.values()]) - old
+    distance = reduce((rearrange(lab, "h w c -> h w 1 c") - old) ** 2, "h w n c -> h w n", "sum")
+    nearness = np.exp(-distance / reach**2)
+    # Between two old colours a pixel takes part of both steps, never more than one whole step in all.
+    nearness /= np.maximum(1, nearness.sum(axis=-1, keepdims=True))
+    return _with(pixels, lab + nearness @ step)
+
+
+def gradient(pixels: Floats, *, colors: Annotated[list[Color], Field(minItems=2)]) -> Floats:
+    """Colour by lightness alone: the first of `colors` for black, the last for white, the others evenly between."""
+    lightness = oklab.from_rgb(pixels[..., :3])[..., 0]
+    stops = np.stack([oklab.lab_of(color) for color in colors])
+    at = np.linspace(0, 1, len(stops))
+    return _with(pixels, np.stack([np.interp(lightness, at, stops[:, i]) for i in range(3)], axis=-1))
+
+
+def brightness(pixels: Floats, *, amount: Amount) -> Floats:
+    """Add `amount` to the lightness."""
+    lab = oklab.from_rgb(pixels[..., :3])
+    lab[..., 0] += amount
+    return _with(pixels, lab)
+
+
+def contrast(pixels: Floats, *, amount: Amount) -> Floats:
+    """Spread the lightness about its middle: -1 leaves none, 1 doubles it."""
+    lab = oklab.from_rgb(pixels[..., :3])
+    lab[..., 0] = 0.5 + (lab[..., 0] - 0.5) * (1 + amount)
+    return _with(pixels, lab)
+
+
+def saturation(pixels: Floats, *, amount: Amount) -> Floats:
+    """Scale the saturation: -1 is grey, 1 doubles it."""
+    lab = oklab.from_rgb(pixels[..., :3])
+    lab[..., 1:] *= 1 + amount
+    return _with(pixels, lab)
+
+
+def curves(
+    pixels: Floats,
+    *,
+    points: Annotated[list[tuple[Share, Share]], Field(minItems=2, description="[from, to] pairs, 0 to 1.")],
+    channel: Literal["rgb", "red", "green", "blue"] = "rgb",
+) -> Floats:
+    """Send encoded values through straight lines between `points`."""
+    at, to = zip(*sorted(tuple(point) for point in points), strict=True)
+    if len(set(at)) < len(at):
+        raise StackError(f"curves: points {points} have two with the same start: give each value once")
+    where = slice(0, 3) if channel == "rgb" else ("red", "green", "blue").index(channel)
+    result = pixels.copy()
+    result[..., where] = np.interp(pixels[..., where], at, to)
+    return result
+
+
+def _mean(lab: Floats, alpha: Floats) -> Floats:
+    weight = max(float(alpha.sum(dtype=np.float64)), 1e-9)
+    mean: Floats = (np.einsum("h w c, h w -> c", lab, alpha, dtype=np.float64) / weight).astype(np.float32)
+    return mean
+
+
+def _with(pixels: Floats, lab: Floats) -> Floats:
+    return np.concatenate((oklab.to_rgb(lab), pixels[..., 3:]), axis=-1, dtype=np.float32)
+
+
+Look = Callable[..., Floats]
+LOOKS: dict[str, Look] = {
+    function.__name__: function
+    for function in (recolor, hue, tint, palette, gradient, brightness, contrast, saturation, curves)
+}
+
+
+def look(pixels: Floats, edit: Any) -> Floats:
+    """`pixels` after one look, given as its edit."""
+    values = {name: value for name, value in edit.items() if name != "op"}
+    return LOOKS[edit["op"]](pixels, **values)

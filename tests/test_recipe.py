@@ -1,0 +1,80 @@
+"""Recipes: what a file says is what is done, and what is wrong in it is said with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unfuse import recipe
+from unfuse.composite import flatten
+from unfuse.errors import StackError
+from unfuse.layers import Box, Layer, LayerStack
+
+YAML = """
+# for the summer
+version: 1
+edits:
+  - {op: move, layer: Badge, x: 3}  # to the right
+  - op: recolor
+    layer: Badge
+    color: "#e4002b"
+"""
+
+
+def stack(name: str = "Badge") -> LayerStack:
+    pixels = np.full((8, 8, 4), 90, np.uint8)
+    layers = (
+        Layer("Back", "background", Box(0, 0, 16, 16), np.full((16, 16, 4), 255, np.uint8)),
+        Layer(name, "object", Box(2, 2, 10, 10), pixels),
+    )
+    return LayerStack((16, 16), layers)
+
+
+def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(YAML)
+    text = '{"version": 1, "edits": [{"op": "move", "layer": "Badge", "x": 3},'
+    (tmp_path / "r.json").write_text(text + '{"op": "recolor", "layer": "Badge", "color": "#e4002b"}]}')
+    ours, other = recipe.read(tmp_path / "r.yaml"), recipe.read(tmp_path / "r.json")
+    assert ours == other
+    expected = stack().move("Badge", x=3).recolor("Badge", color="#e4002b")
+    assert np.array_equal(flatten(recipe.run(stack(), ours)), flatten(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("edits: [{op: movee, layer: A}]", "edit 1 of 1: there is no op 'movee' \\(did you mean 'move'"),
+        ("edits: [{op: move, layer: A, colour: 3}]", "move has no field 'colour'"),
+        ("edit: []", "no field 'edit' \\(did you mean 'edits'"),
+        ("version: 2\nedits: []", "version 2"),
+        ("edits: {}", "must be a list"),
+        ("edits:\n  - {op: move, layer: A\n  - x", "line 3"),
+        ("edits: [{op: move, layer: A, x: 1, x: 2}]", "'x' is given twice"),
+        ("hello", "not str"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+    ],
+)
+def test_what_a_recipe_refuses(text: str, message: str) -> None:
+    with pytest.raises(StackError, match=message):
+        recipe.parse(text)
+
+
+def test_the_fingerprint_is_of_what_shows_not_of_ids() -> None:
+    made = recipe.Recipe(recipe.parse(YAML).edits, recipe.fingerprint(stack()))
+    assert recipe.run(stack(), made).notes == ()
+    other = stack().opacity("Back", value=0.5)
+    assert "made for another stack" in recipe.run(other, made).notes[0]
+
+
+def test_differences_say_what_would_change() -> None:
+    before = stack()
+    after = recipe.run(before, recipe.parse(YAML)).rename("Back", name="Wall").reorder("Wall", to="top")
+    assert recipe.differences(before, after) == [
+        "Badge: box (2, 2, 10, 10) becomes (5, 2, 13, 10)",
+        "Badge: pixels",
+        "Back: name Back becomes Wall",
+        "order: Badge, Wall",
+    ]
+    assert recipe.differences(before, before.remove("Badge")) == ["Badge: removed"]
