@@ -228,33 +228,50 @@ def test_what_a_stack_does_not_have_is_baked_and_noted(tmp_path: Path) -> None:
     )
 
 
+MARKED = {  # what Photoshop puts on a layer that is more than its pixels
+    "levels": (Tag.INVERT, b""),
+    "words": (Tag.TYPE_TOOL_INFO, b"\0\1"),
+    "shadow": (Tag.OBJECT_BASED_EFFECTS_LAYER_INFO_V1, b"\0"),
+    "half": (Tag.BLEND_FILL_OPACITY, b"\x33\0\0\0"),
+    "smart": (Tag.PLACED_LAYER1, b"\0"),
+    "shape": (Tag.SOLID_COLOR_SHEET_SETTING, b"\0"),
+    "cut": (Tag.VECTOR_MASK_SETTING1, b"\0"),
+}
+
+
 def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
-    psd = PSDImage.new("RGBA", (4, 4))
-    layers = {
-        name: psd.create_pixel_layer(Image.fromarray(square(2, (1, 2, 3))), name=name)
-        for name in ("dissolved", "levels", "words", "shadow", "half", "smart")
-    }
-    layers["dissolved"].blend_mode = BlendMode.DISSOLVE
-    for name, tag, data in (
-        ("levels", Tag.INVERT, b""),
-        ("words", Tag.TYPE_TOOL_INFO, b"\0\1"),
-        ("shadow", Tag.OBJECT_BASED_EFFECTS_LAYER_INFO_V1, b"\0"),
-        ("half", Tag.BLEND_FILL_OPACITY, b"\x33\0\0\0"),
-        ("smart", Tag.PLACED_LAYER1, b"\0"),
-    ):
-        layers[name]._record.tagged_blocks[tag] = TaggedBlock(key=tag, data=data)
-    psd.create_group(name="nothing")
-    psd.save(tmp_path / "a.psd")
+    box = Box(0, 0, 2, 2)
+    layers = [Layer(name, "object", box, square(2, (1, 2, 3))) for name in ("dissolved", "void", *MARKED)]
+    formats.write(
+        LayerStack((4, 4), (*layers, Layer.group("nothing", [layers[0].replace(id="x")]))), tmp_path / "a.psd"
+    )
+    with (tmp_path / "a.psd").open("rb") as file:
+        psd = PSD.read(file)
+    info: Any = psd.layer_and_mask_information.layer_info
+    records = {record.name: record for record in info.layer_records}
+    for name, (tag, data) in MARKED.items():
+        records[name].tagged_blocks[tag] = TaggedBlock(key=tag, data=data)
+    del info.layer_records[-2], info.channel_image_data[-2]
+    info.layer_count -= 1 if info.layer_count > 0 else -1
+    info.layer_records[0].blend_mode = BlendMode.DISSOLVE
+    records["void"].right = records["void"].left
+    for channel in info.channel_image_data[1]:
+        channel.data = b""
+    with (tmp_path / "a.psd").open("wb") as file:
+        psd.write(file)
     stack = formats.read(tmp_path / "a.psd")
-    assert [layer.name for layer in stack] == ["dissolved", "words", "shadow", "half", "smart"]
+    assert [layer.name for layer in stack] == ["dissolved", "words", "shadow", "half", "smart", "shape", "cut"]
     assert stack["words"].kind == "text"
     assert stack["half"].opacity == 0x33 / 255
     assert stack.notes == (
         "'dissolved' has the blend mode dissolve: it became normal",
-        "'levels' is an adjustment or fill layer: it was left out, the whole may look different",
+        "'void' has no pixels: it was left out",
+        "'levels' is an adjustment layer: it was left out, the whole may look different",
         "'words' is a text layer: it came in as pixels",
         "'shadow' has layer effects: they were left out",
         "'smart' is a smart object: it came in as pixels",
+        "'shape' is a shape or a fill: it came in as pixels",
+        "'cut' has a vector mask: it was left out",
         "group 'nothing' is empty: it was left out",
     )
 

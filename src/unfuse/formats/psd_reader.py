@@ -52,6 +52,7 @@ Record = tuple[LayerRecord, ChannelDataList]
 NAMES = {mode: name for name, mode in MODES.items()}
 
 TEXT = {Tag.TYPE_TOOL_OBJECT_SETTING, Tag.TYPE_TOOL_INFO}
+FILLS = {Tag.SOLID_COLOR_SHEET_SETTING, Tag.GRADIENT_FILL_SETTING, Tag.PATTERN_FILL_SETTING}
 SMART = {Tag.SMART_OBJECT_LAYER_DATA1, Tag.SMART_OBJECT_LAYER_DATA2, Tag.PLACED_LAYER1, Tag.PLACED_LAYER2}
 VECTOR_MASKS = {Tag.VECTOR_MASK_SETTING1, Tag.VECTOR_MASK_SETTING2}
 EFFECTS = {
@@ -61,10 +62,10 @@ EFFECTS = {
     Tag.OBJECT_BASED_EFFECTS_LAYER_INFO_V1,
 }
 REMARKS = (
+    (FILLS, "is a shape or a fill: it came in as pixels"),
     (TEXT, "is a text layer: it came in as pixels"),
     (SMART, "is a smart object: it came in as pixels"),
     (EFFECTS, "has layer effects: they were left out"),
-    (VECTOR_MASKS, "has a vector mask: it was left out"),
 )
 
 
@@ -155,11 +156,12 @@ class _Reader:
     def raster(self, record: LayerRecord, channels: ChannelDataList) -> list[Layer]:
         """The layer of a record; none where it has no pixels of its own."""
         name, tags, box = _name(record), set(record.tagged_blocks), _box(record)
-        if tags & set(ADJUSTMENT_TYPES):  # fills are among them
-            self.notes.append(f"{name!r} is an adjustment or fill layer: it was left out, the whole may look different")
+        if tags & set(ADJUSTMENT_TYPES) - FILLS:
+            self.notes.append(f"{name!r} is an adjustment layer: it was left out, the whole may look different")
             return []
         if box.width < 1 or box.height < 1:
-            self.notes.append(f"{name!r} has no pixels: it was left out")
+            fill = ", it is computed: the whole may look different" if tags & FILLS else ""
+            self.notes.append(f"{name!r} has no pixels: it was left out{fill}")
             return []
         planes = _planes(record, channels)
         colour = [self.levels(planes[index], box) for index in range(3)]
@@ -186,6 +188,8 @@ class _Reader:
     def fields(self, record: LayerRecord) -> dict[str, Any]:
         name, tags, mode = _name(record), set(record.tagged_blocks), _mode(record)
         self.notes += [f"{name!r} {remark}" for marks, remark in REMARKS if tags & marks]
+        if tags & VECTOR_MASKS and not tags & FILLS and record.mask_data is None:  # else it is in pixels or mask
+            self.notes.append(f"{name!r} has a vector mask: it was left out")
         if mode not in NAMES and mode != BlendMode.PASS_THROUGH:
             self.notes.append(f"{name!r} has the blend mode {mode.name.lower().replace('_', ' ')}: it became normal")
         return {
