@@ -7,6 +7,7 @@ file --pixels.read--> h w 4 --resize to the bucket--> engine --> l h w 4 at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def assemble(picture: Picture, answer: EngineLayers, asked: Count, about: Proven
         depth=picture.depth,
         icc=picture.icc,
         dpi=picture.dpi,
-        provenance=Provenance(**{**vars(about), "source_sha256": picture.sha256}),
+        provenance=replace(about, source_sha256=picture.sha256),
         notes=notes,
     )
 

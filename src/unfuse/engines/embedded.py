@@ -38,7 +38,8 @@ SOLID = 0.2  # alpha from here on holds an island together
 SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
 RIM = 0.06  # how far a soft rim reaches from its island, as a share of the longer side
 MOST_ISLANDS = 24
-MOST_AUTO = 8
+MOST_AUTO = 8  # layers that "auto" gives at most
+NEAR = 0.15  # what "auto" merges without being asked to: see `cost`
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,10 @@ class Embedded:
             raise EngineError(f"steps={steps}: the embedded engine answers in one step; leave steps out or say 1")
         opaque = pictures[..., :3] * pictures[..., 3:] + 0.5 * (1 - pictures[..., 3:])  # nothing there looks grey
         alpha, colour = self.slots(opaque)
-        found = [arrange(opaque[i], alpha[i], colour[i], count) for i, count in enumerate(layers)]
+        notes = [
+            ("the embedded engine looks at the picture alone: the prompt was not used",) if p else () for p in prompts
+        ]
+        found = [arrange(opaque[i], alpha[i], colour[i], count, notes[i]) for i, count in enumerate(layers)]
         if on_step is not None:
             on_step(Step(1, 1, found[0].pixels[-1]))
         return found
@@ -175,19 +179,22 @@ def settle(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def arrange(
-    picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], count: Count
+    picture: NDArray[np.float32],
+    alpha: NDArray[np.float32],
+    colour: NDArray[np.float32],
+    count: Count,
+    notes: tuple[str, ...] = (),
 ) -> EngineLayers:
-    """Slots of one picture to at most `count` layers, bottom to top."""
+    """Slots of one picture to at most `count` layers, bottom to top; "auto" is as many as there are things, 8 at most.
+
+    picture: `h w 3`. alpha: `l h w`. colour: `l h/4 w/4 3`. notes: what the answer should say beside its layers.
+    """
     pieces = [piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)]
-    if count == "auto":
-        pieces = merged(pieces, MOST_AUTO - 1, across_slots=False)
-        pieces = merged(pieces, MOST_AUTO - 1)
-    else:
-        pieces = merged(pieces, count - 1)
+    pieces = merged(pieces, MOST_AUTO - 1, NEAR) if count == "auto" else merged(pieces, count - 1)
     stack = [Piece({0: np.ones(picture.shape[:2], np.float32)}), *sorted(pieces, key=lambda p: p.slot)]
     shown = {slot for piece in stack for slot in piece.parts}
     shades = {slot: complete(picture, alpha, colour[slot], slot) for slot in shown}
-    return EngineLayers(np.stack([p.pixels(shades) for p in stack]), tuple(KINDS[p.slot] for p in stack))
+    return EngineLayers(np.stack([p.pixels(shades) for p in stack]), tuple(KINDS[p.slot] for p in stack), notes)
 
 
 def apart(alpha: Plane, slot: int) -> list[Piece]:
@@ -212,18 +219,15 @@ def apart(alpha: Plane, slot: int) -> list[Piece]:
     return [Piece({slot: np.where(owner == k, alpha, 0).astype(np.float32)}) for k in range(len(keep))]
 
 
-def merged(pieces: list[Piece], most: int, across_slots: bool = True) -> list[Piece]:
-    """Merge the cheapest pair until at most `most` are left: small things near each other in one slot first."""
+def merged(pieces: list[Piece], most: int, cheap: float = 0.0) -> list[Piece]:
+    """Merge the cheapest pair until at most `most` are left, and then those that cost less than `cheap`."""
     pieces = list(pieces)
-    while len(pieces) > max(0, most):
-        pairs = [(cost(a, b), i, j) for i, a in enumerate(pieces) for j, b in enumerate(pieces) if i < j]
-        if not across_slots:
-            pairs = [p for p in pairs if p[0] < 10]
-        if not pairs:
+    while len(pieces) > 1:
+        price, i, j = min((cost(a, b), i, j) for i, a in enumerate(pieces) for j, b in enumerate(pieces) if i < j)
+        if len(pieces) <= most and price >= cheap:
             break
-        _, i, j = min(pairs)
         pieces = [*(p for k, p in enumerate(pieces) if k not in (i, j)), pieces[i].joined(pieces[j])]
-    return pieces
+    return pieces[: max(0, most)]
 
 
 def cost(a: Piece, b: Piece) -> float:
