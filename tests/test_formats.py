@@ -165,8 +165,13 @@ def test_the_schema_says_what_the_model_has() -> None:
     assert tuple(layer["kind"]["enum"]) == KINDS
     assert tuple(layer["blend_mode"]["enum"]) == BLEND_MODES
     assert list(schema["properties"]["provenance"]["properties"]) == [f.name for f in dataclasses.fields(Provenance)]
-    fields = {field.name for field in dataclasses.fields(Layer)} - {"pixels"} | {"file", "whole"}
-    assert set(layer) == fields
+    # What is edited is kept as it shows; what it was made from and the way back are not.
+    assert set(layer) == {field.name for field in dataclasses.fields(Layer)} - {"pixels", "original"} | {
+        "file",
+        "whole",
+    }
+    stack = {field.name for field in dataclasses.fields(LayerStack)} - {"past", "future"}
+    assert set(schema["properties"]) == stack | {"format", "version", "layout", "flat"}
 
 
 def test_the_same_stack_gives_the_same_bytes(tmp_path: Path) -> None:

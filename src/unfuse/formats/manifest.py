@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 
-from unfuse.composite import flatten
+from unfuse.composite import THREADS, flatten
 from unfuse.errors import FormatError, PictureError, StackError
 from unfuse.formats.names import file_names
 from unfuse.layers import Box, Layer, LayerStack, Pixels, Provenance
@@ -35,7 +36,8 @@ Read = Callable[[str, int], bytes]  # (name, most bytes) -> the file; FormatErro
 
 def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
     """The project's files by name, the manifest first; same stack, same bytes."""
-    names = {layer.id: name for layer, name in file_names(stack.layers)}
+    named = list(file_names(stack.layers))
+    names = {layer.id: name for layer, name in named}
     canvas = Box(0, 0, *stack.size)
     manifest: dict[str, Any] = {"format": "unfuse", "version": VERSION, "layout": layout}
     manifest |= {"size": stack.size, "depth": stack.depth, "dpi": stack.dpi}
@@ -46,12 +48,11 @@ def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
     yield FLAT, _png(flatten(stack), stack)
     if stack.icc is not None:
         yield ICC, stack.icc
-    for layer in stack.walk():
-        if layer.pixels is None:
-            continue
-        yield names[layer.id], _png(layer.pixels if layout == "cropped" else layer.to_canvas(stack.size), stack)
-        if _leaves(layer.box, canvas, layout):
-            yield _whole(names[layer.id]), _png(layer.pixels, stack)
+    pictures = [(name, layer, layout == "canvas") for layer, name in named]
+    pictures += [(_whole(name), layer, False) for layer, name in named if _leaves(layer.box, canvas, layout)]
+    with ThreadPoolExecutor(THREADS) as pool:  # zlib works outside the interpreter's lock
+        files = pool.map(lambda row: _png(row[1].to_canvas(stack.size) if row[2] else row[1].pixels, stack), pictures)
+        yield from zip((name for name, _, _ in pictures), files, strict=True)
 
 
 def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
@@ -169,7 +170,8 @@ def _entry(layer: Layer, names: dict[str, str], canvas: Box, layout: Layout) -> 
     return entry | ({"whole": _whole(names[layer.id])} if _leaves(layer.box, canvas, layout) else {})
 
 
-def _png(pixels: Pixels, stack: LayerStack) -> bytes:
+def _png(pixels: Pixels | None, stack: LayerStack) -> bytes:
+    assert pixels is not None  # groups have no file
     file = BytesIO()
     write_flat(file, pixels, icc=stack.icc, dpi=stack.dpi, suffix=".png")
     return file.getvalue()
