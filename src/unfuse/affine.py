@@ -20,6 +20,7 @@ from unfuse.layers import IDENTITY, Affine, Box
 
 Floats = NDArray[np.float32]
 NEAR = 1e-6  # pixels a pixel: below it a transform counts as free of scale and rotation
+STRIP = 1 << 16  # pixels that are resampled at a time
 LARGEST = 1 << 28  # pixels of a resampled layer
 
 
@@ -62,6 +63,12 @@ def turn(degrees: float) -> tuple[float, float, float, float]:
     return cos, -sin, sin, cos
 
 
+def onto(start: Corners, end: Corners) -> Affine:
+    """The scale and move that takes one rectangle exactly onto another."""
+    x, y = ((end.size[i]) / start.size[i] for i in (0, 1))
+    return x, 0.0, end.left - x * start.left, 0.0, y, end.top - y * start.top
+
+
 def inverse(transform: Affine) -> Affine:
     """The way back. Raises StackError where everything falls onto a line."""
     a, b, c, d, e, f = transform
@@ -80,23 +87,33 @@ def bounds(box: Box, transform: Affine) -> Corners:
     return Corners(min(xs), min(ys), max(xs), max(ys))
 
 
+def settled(box: Box, transform: Affine) -> Affine | None:
+    """The transform onto whole pixels that keeps every bit of what is in `box`; None where `transform` has none."""
+    linear = transform[0], transform[1], transform[3], transform[4]
+    a, b, d, e = (round(x) for x in linear)
+    if max(abs(x - y) for x, y in zip(linear, (a, b, d, e), strict=True)) > NEAR / max(box.size):
+        return None
+    if sorted(map(abs, (a, b, d, e))) != [0, 0, 1, 1] or a * e - b * d == 0:
+        return None
+    # Half up, also where ten moves of 0.05 made the half.
+    corners = bounds(box, transform)
+    left, top = (math.floor(x + 0.5 + NEAR) for x in corners[:2])
+    exact = bounds(box, (a, b, 0.0, d, e, 0.0))
+    return a, b, left - exact.left, d, e, top - exact.top
+
+
 def place(pixels: NDArray[Any], box: Box, transform: Affine) -> tuple[Box, NDArray[Any]] | None:
     """`h w c` pixels of `box` after a transform that keeps every bit of them; None where there is none."""
-    a, b, _, d, e, _ = transform
-    rounded = tuple(round(x) for x in (a, b, d, e))
-    if max(abs(x - y) for x, y in zip((a, b, d, e), rounded, strict=True)) > NEAR / max(box.size):
+    whole = settled(box, transform)
+    if whole is None:
         return None
-    if sorted(map(abs, rounded)) != [0, 0, 1, 1] or rounded[0] * rounded[3] - rounded[1] * rounded[2] == 0:
-        return None
-    corners = bounds(box, transform)
-    left, top = (math.floor(x + 0.5 + NEAR) for x in corners[:2])  # half up, also where ten moves of 0.05 made the half
-    if rounded == (1, 0, 0, 1):
-        return Box(left, top, left + box.width, top + box.height), pixels
-    if rounded[0] == 0:
+    a, b, _, d, e, _ = whole
+    target = Box(*(int(x) for x in bounds(box, whole)))
+    if (a, b, d, e) == (1, 0, 0, 1):
+        return target, pixels
+    if a == 0:
         pixels = rearrange(pixels, "h w c -> w h c")
-    across, down = sum(rounded[:2]), sum(rounded[2:])
-    pixels = np.ascontiguousarray(pixels[::down, ::across])
-    return Box(left, top, left + pixels.shape[1], top + pixels.shape[0]), pixels
+    return target, np.ascontiguousarray(pixels[:: int(d + e), :: int(a + b)])
 
 
 def resample(pixels: Floats, box: Box, transform: Affine) -> tuple[Box, Floats]:
@@ -149,17 +166,35 @@ def _reduced(pixels: Floats, to_array: Affine, transform: Affine) -> tuple[Float
 
 
 def _cubic(pixels: Floats, to_array: Affine, target: tuple[int, int]) -> Floats:
-    """Pillow's affine transform in float, which knows places exactly where OpenCV rounds them to 1/32 of a pixel."""
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
+    """Cubic convolution at exact places: OpenCV rounds them to 1/32 of a pixel, and Pillow's kernel has a = -1."""
+    height, width, channels = pixels.shape
     if max(abs(x - y) for x, y in zip(to_array, IDENTITY, strict=True)) < NEAR and (width, height) == target:
         return pixels
-    edge = 2  # repeated pixels around, so that a target pixel whose centre lies just outside has a colour
-    padded = np.pad(pixels, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
-    data = then(to_array, shift(edge, edge))
-    planes = [
-        np.asarray(Image.fromarray(plane).transform(target, Image.Transform.AFFINE, data, Image.Resampling.BICUBIC))
-        for plane in rearrange(padded, "h w c -> c h w")
+    a, b, c, d, e, f = to_array
+    result = np.empty((target[1], target[0], channels), np.float32)
+    flat = np.ascontiguousarray(pixels).reshape(-1, channels)
+    x = np.arange(target[0]) + 0.5
+    rows = max(1, STRIP // target[0])
+    for top in range(0, target[1], rows):
+        y = np.arange(top, min(top + rows, target[1]))[:, None] + 0.5
+        left, across = _weights(a * x + b * y + c - 0.5, width)
+        upper, down = _weights(d * x + e * y + f - 0.5, height)
+        strip = result[top : top + rows]
+        strip[:] = 0
+        for i in range(4):
+            for j in range(4):
+                strip += flat[upper[i] * width + left[j]] * (down[i] * across[j])[..., None]
+    return result
+
+
+def _weights(at: NDArray[np.float64], length: int) -> tuple[list[NDArray[np.intp]], list[Floats]]:
+    """The four neighbours of places along an axis, repeated beyond its ends, and their weights (Keys, a = -0.5)."""
+    low = np.floor(at)
+    t = (at - low).astype(np.float32)
+    weights = [
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
     ]
-    return rearrange(planes, "c h w -> h w c").astype(np.float32, copy=False)
+    return [np.clip(low + k, 0, length - 1).astype(np.intp) for k in (-1, 0, 1, 2)], weights

@@ -55,8 +55,8 @@ def _gaussian(planes: Floats, deviation: float) -> Floats:
     if deviation == 0:
         return planes
     side = 2 * math.ceil(3 * deviation) + 1
-    blurred = cv2.GaussianBlur(planes, (side, side), deviation, borderType=cv2.BORDER_CONSTANT)
-    return blurred.astype(np.float32, copy=False)
+    blurred: Floats = cv2.GaussianBlur(planes, (side, side), deviation, borderType=cv2.BORDER_CONSTANT)
+    return blurred
 
 
 def _filled(alpha: Floats, color: str) -> Floats:

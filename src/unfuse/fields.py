@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 
 class Field(dict[str, Any]):
@@ -19,6 +19,16 @@ Amount = Annotated[float, Field(minimum=-1, maximum=1, description="0 changes no
 Radius = Annotated[float, Field(minimum=0, maximum=500, description="In pixels of the canvas.")]
 Offset = Annotated[float, Field(minimum=-2000, maximum=2000, description="In pixels of the canvas.")]
 Pixels = Annotated[float, Field(minimum=-1e6, maximum=1e6, description="In pixels of the canvas.")]
+Point = tuple[Pixels, Pixels]
+Rectangle = Annotated[tuple[int, int, int, int], Field(description="[left, top, right, bottom] on the canvas.")]
+Side = Annotated[int, Field(minimum=1, maximum=100_000)]
+Factor = Annotated[float, Field(minimum=1e-4, maximum=1e4)]
+Spot = Literal["center", "left top", "top", "right top", "left", "right", "left bottom", "bottom", "right bottom"]
+How = Annotated[
+    Literal["fit", "fill", "stretch"],
+    Field(description="Whole picture inside, whole place covered, or both by changing the proportions."),
+]
+Picture = Annotated[Any, Field(description="A picture file; in Python also bytes, a PIL image or an array.")]
 Name = Annotated[str, Field(minLength=1)]
 
 ONE = Field(description="A layer: id, name, index from the bottom, or 'at x,y'.", type=["string", "integer"])
