@@ -286,7 +286,9 @@ def _opencv(data: bytes) -> NDArray[np.uint16]:
         set_log_level(before)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise ValueError("the 16-bit pixels cannot be decoded")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA).astype(np.uint16)
+    order = cv2.COLOR_BGR2RGBA if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    levels: NDArray[np.uint16] = cv2.cvtColor(pixels, order).astype(np.uint16)
+    return levels
 
 
 def _straight(levels: NDArray[np.uint16]) -> NDArray[np.uint16]:
