@@ -21,7 +21,7 @@ from unfuse.corpus import draw
 from unfuse.corpus.draw import Colour, Rgba, Rng, Size
 from unfuse.layers import Kind
 
-WORDS = (
+WORDS = (  # noqa: SIM905 - as prose it can be read, as a list of a hundred quoted words it cannot
     "summer sale new fresh coffee music live tonight happy birthday big deal today only free entry open daily join us "
     "best city market organic fruit travel guide winter spring autumn festival design studio class yoga run night "
     "party invite save the date love story home garden kids play school science space ocean green energy tech code "
@@ -34,7 +34,7 @@ SYMBOLS = ["-50%", "$19.90", "9:30", "2026", "24/7", "+", "&", "No. 7", "100%", 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One true layer: `h w 4` float32, straight alpha, full canvas. `over_objects` says that it drifts above them."""
+    """One true layer: `h w 4` float32, straight alpha, full canvas."""
 
     rgba: Rgba
     kind: Kind
@@ -53,24 +53,29 @@ class Pack:
 
     @staticmethod
     def open(root: Path, split: str) -> Pack:
+        """The parts of a split, read from the pack's `pack.json`."""
         rows = [r for r in json.loads((root / "pack.json").read_text())["parts"] if r["split"] == split]
         files = {k: tuple(r["file"] for r in rows if r["kind"] == k) for k in ("object", "photo", "font", "cjk-font")}
         return Pack(root, files["object"], files["photo"], files["font"], files["cjk-font"])
 
     def image(self, file: str) -> NDArray[np.uint8]:
+        """An object or a photograph: `h w 4` uint8, straight alpha."""
         return decoded(self.root / file)
 
     def typeface(self, file: str, size: int) -> ImageFont.FreeTypeFont:
+        """A font at `size` pixels."""
         return typeface(self.root / file, size)
 
 
 @lru_cache(maxsize=6000)
 def decoded(path: Path) -> NDArray[np.uint8]:
+    """`h w 4` uint8 of a picture file, kept in memory: decoding takes longer than drawing."""
     return np.asarray(Image.open(path).convert("RGBA"))
 
 
 @lru_cache(maxsize=3000)
 def typeface(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    """A font file at `size` pixels, kept in memory."""
     return ImageFont.truetype(str(path), size)
 
 
@@ -105,17 +110,18 @@ def weather(picture: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 0.8))
     if rng.random() < 0.25:
         out = out + rng.normal(0, rng.uniform(0.003, 0.02), out.shape).astype(np.float32)
-    out = (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
+    levels = (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 96))]
-        out = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR)
-    return out.astype(np.float32) / 255
+        levels = cv2.imdecode(cv2.imencode(".jpg", levels, quality)[1], cv2.IMREAD_COLOR)
+    return levels.astype(np.float32) / 255.0
 
 
 # --- what stands in a design -----------------------------------------------------------------------------------------
 
 
 def background(pack: Pack, rng: Rng, size: Size, hue: float) -> Rgba:
+    """A photograph, a plain colour, clouds of two colours or a gradient; perhaps with a pattern or hills. Opaque."""
     pick = rng.random()
     if pick < 0.32 and pack.photos:
         colour = draw.cover(pack.image(str(rng.choice(pack.photos))), size, rng)
@@ -123,7 +129,8 @@ def background(pack: Pack, rng: Rng, size: Size, hue: float) -> Rgba:
         colour = draw.solid(size, draw.random_colour(rng, hue))[..., :3]
     elif pick < 0.56:
         noise = draw.cloud_noise(size, rng)[..., None]
-        colour = np.asarray(draw.random_colour(rng, hue)) * (1 - noise) + np.asarray(draw.random_colour(rng)) * noise
+        first, second = np.asarray(draw.random_colour(rng, hue)), np.asarray(draw.random_colour(rng))
+        colour = (first * (1 - noise) + second * noise).astype(np.float32)
     else:
         near = None if rng.random() < 0.2 else hue
         colour = draw.gradient(size, draw.random_colour(rng, hue), draw.random_colour(rng, near), rng)
@@ -145,6 +152,7 @@ def decorations(rng: Rng, size: Size, hue: float, below: Rgba) -> list[Rgba]:
 
 
 def decoration(rng: Rng, size: Size, hue: float, below: Rgba) -> Rgba:
+    """One of them."""
     h, w = size
     colour = draw.random_colour(rng, hue if rng.random() < 0.5 else None)
     if rng.random() < 0.25:
@@ -180,6 +188,7 @@ def decoration(rng: Rng, size: Size, hue: float, below: Rgba) -> Rgba:
 
 
 def shaded(rng: Rng, size: Size, colour: Colour, alpha: draw.Plane) -> Rgba:
+    """A shape in one colour, now and then in a gradient or with a pattern."""
     layer = draw.solid(size, colour, alpha)
     if rng.random() < 0.25:
         layer[..., :3] = draw.gradient(size, colour, draw.random_colour(rng), rng)
@@ -232,6 +241,7 @@ def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
 
 
 def styled(rng: Rng, layer: Rgba, style: str) -> Rgba:
+    """An object with the outline and the shadow of a style."""
     unit = 0.01 * max(layer.shape[:2])
     if style == "sticker":
         layer = draw.with_outline(layer, unit * rng.uniform(0.6, 1.8), (1, 1, 1))
@@ -291,7 +301,10 @@ def texts(pack: Pack, rng: Rng, size: Size, hue: float, layers: list[Drawn]) -> 
     return blocks
 
 
-def text_block(pack: Pack, rng: Rng, size: Size, hue: float, below: NDArray[np.float32], share: float, y: float) -> tuple[Rgba, Rgba | None]:
+def text_block(
+    pack: Pack, rng: Rng, size: Size, hue: float, below: NDArray[np.float32], share: float, y: float
+) -> tuple[Rgba, Rgba | None]:
+    """Lines around the height `y` (0..1) in letters `share` of the shorter side high, and their plate or None."""
     h, w = size
     wide = bool(pack.wide_fonts) and rng.random() < 0.1
     font_size = max(7, int(share * min(h, w)))
@@ -304,14 +317,19 @@ def text_block(pack: Pack, rng: Rng, size: Size, hue: float, below: NDArray[np.f
         turn = cv2.getRotationMatrix2D((x, y * h), float(rng.normal(0, 12)), 1)
         mask = cv2.warpAffine(mask, turn, (w, h))
     plate = None
-    rows, columns = np.where(mask > 0.2)
-    if rows.size and share < 0.09 and rng.random() < 0.3:
-        pad = font_size * rng.uniform(0.3, 0.8)
-        box = (columns.min() - 1.6 * pad, rows.min() - pad, columns.max() + 1.6 * pad, rows.max() + pad)
-        alpha = draw.rounded_box(size, box, float(rng.choice([0, 0.3, 0.5])) * (box[3] - box[1]))
-        plate = draw.solid(size, draw.random_colour(rng, hue), alpha)
-        below = draw.over(plate, draw.solid(size, (0, 0, 0)) * 0 + np.dstack([below, np.ones(size, np.float32)]))[..., :3]
+    if (mask > 0.2).any() and share < 0.09 and rng.random() < 0.3:
+        plate = plate_under(rng, mask, font_size, hue)
+        below = draw.over(plate, np.dstack([below, np.ones(size, np.float32)]))[..., :3]
     return dressed(rng, size, mask, ink_for(rng, mask, below, hue), font_size), plate
+
+
+def plate_under(rng: Rng, mask: draw.Plane, font_size: int, hue: float) -> Rgba:
+    """A plain box, its corners square or round, around what the mask shows."""
+    rows, columns = np.where(mask > 0.2)
+    pad = font_size * rng.uniform(0.3, 0.8)
+    box = (columns.min() - 1.6 * pad, rows.min() - pad, columns.max() + 1.6 * pad, rows.max() + pad)
+    alpha = draw.rounded_box(mask.shape, box, float(rng.choice([0, 0.3, 0.5])) * (box[3] - box[1]))
+    return draw.solid(mask.shape, draw.random_colour(rng, hue), alpha)
 
 
 def wrapped(rng: Rng, font: ImageFont.FreeTypeFont, room: float, wide: bool, small: bool) -> list[str]:
@@ -333,7 +351,21 @@ def wrapped(rng: Rng, font: ImageFont.FreeTypeFont, room: float, wide: bool, sma
     return lines
 
 
-COMMON_HAN = [ord(c) for c in "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平形相全表间样与关各重新线内数正心反你明看原又么利比或但质气第向道命此变条只没结解问意建月公无系军很情者最立代想已通并提直题党程展五果料象员革位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较将组见计别她手角期根论运农指几九区强放决西被干做必战先回则任取据处队南给色光门即保治北造百规热领七海口东导器压志世金增争济阶油思术极交受联什认六共权收证改清己美再采转更单风切打白教速花带安场身车例真务具万每目至达走积示议声报斗完类八离华名确才科张信马节话米整空元况今集温传土许步群广石记需段研界拉林律叫且究观越织装影算低持音众书布复容儿须际商非验连断深难近矿千周委素技备半办青省列习响约支般史感劳便团往酸历市克何除消构府称太准精值号率族维划选标写存候毛亲快效斯院查江型眼王按格养易置派层片始却专状育厂京识适属圆包火住调满县局照参红细引听该铁价严"]
+COMMON_HAN = [
+    ord(c)
+    for c in (
+        "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种"
+        "面而方后多定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本"
+        "去把性好应开它合还因由其些然前外天政四日那社义事平形相全表间样与关各重新线内数正心反你明看原又么利比"
+        "或但质气第向道命此变条只没结解问意建月公无系军很情者最立代想已通并提直题党程展五果料象员革位入常文总"
+        "次品式活设及管特件长求老头基资边流路级少图山统接知较将组见计别她手角期根论运农指几九区强放决西被干做"
+        "必战先回则任取据处队南给色光门即保治北造百规热领七海口东导器压志世金增争济阶油思术极交受联什认六共权"
+        "收证改清己美再采转更单风切打白教速花带安场身车例真务具万每目至达走积示议声报斗完类八离华名确才科张信"
+        "马节话米整空元况今集温传土许步群广石记需段研界拉林律叫且究观越织装影算低持音众书布复容儿须际商非验连"
+        "断深难近矿千周委素技备半办青省列习响约支般史感劳便团往酸历市克何除消构府称太准精值号率族维划选标写存"
+        "候毛亲快效斯院查江型眼王按格养易置派层片始却专状育厂京识适属圆包火住调满县局照参红细引听该铁价严"
+    )
+]
 
 
 def ink_for(rng: Rng, mask: draw.Plane, below: NDArray[np.float32], hue: float) -> Colour:
@@ -341,7 +373,13 @@ def ink_for(rng: Rng, mask: draw.Plane, below: NDArray[np.float32], hue: float) 
     inside = below[mask > 0.3]
     tone = draw.luminance(inside.mean(0)) if inside.size else 0.5
     for _ in range(12):
-        ink = (1.0, 1.0, 1.0) if rng.random() < 0.25 else (0.05, 0.05, 0.08) if rng.random() < 0.25 else draw.random_colour(rng, hue if rng.random() < 0.4 else None)
+        ink = (
+            (1.0, 1.0, 1.0)
+            if rng.random() < 0.25
+            else (0.05, 0.05, 0.08)
+            if rng.random() < 0.25
+            else draw.random_colour(rng, hue if rng.random() < 0.4 else None)
+        )
         if abs(draw.luminance(ink) - tone) > 0.22:
             return ink
     return (1.0, 1.0, 1.0) if tone < 0.5 else (0.0, 0.0, 0.0)

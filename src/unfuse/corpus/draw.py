@@ -23,6 +23,7 @@ CLEAR = 1e-6
 
 
 def premultiplied(rgba: Rgba) -> Rgba:
+    """From straight to premultiplied alpha."""
     return np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)
 
 
@@ -40,6 +41,7 @@ def over(top: Rgba, bottom: Rgba) -> Rgba:
 
 
 def solid(size: Size, colour: Colour, alpha: Plane | float = 1.0) -> Rgba:
+    """One colour with the alpha `h w` that gives it its form."""
     out = np.empty((*size, 4), np.float32)
     out[..., :3] = colour
     out[..., 3] = alpha
@@ -47,15 +49,18 @@ def solid(size: Size, colour: Colour, alpha: Plane | float = 1.0) -> Rgba:
 
 
 def random_colour(rng: Rng, hue: float | None = None) -> Colour:
+    """A colour near `hue` (0..1 around the circle), or of any hue."""
     h = rng.random() if hue is None else (hue + rng.normal(0, 0.04)) % 1
     return colorsys.hsv_to_rgb(float(h), float(rng.beta(2, 2)), float(rng.beta(3, 1.4)))
 
 
 def luminance(colour: NDArray[np.float32] | Colour) -> float:
+    """Luma of sRGB-encoded values, 0..1 (ITU-R BT.601)."""
     return float(np.dot(np.asarray(colour, np.float32), (0.299, 0.587, 0.114)))
 
 
 def grid(size: Size) -> tuple[Plane, Plane]:
+    """The row and the column of each pixel."""
     h, w = size
     ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
     return ys, xs
@@ -75,7 +80,8 @@ def gradient(size: Size, a: Colour, b: Colour, rng: Rng) -> NDArray[np.float32]:
         cy, cx = rng.uniform(0.2, 0.8, 2)
         t = np.hypot(ys / h - cy, xs / w - cx)
     t = (t - t.min()) / max(float(np.ptp(t)), CLEAR)
-    return (np.asarray(a) * (1 - t[..., None]) + np.asarray(b) * t[..., None]).astype(np.float32)
+    ramp: NDArray[np.float32] = (np.asarray(a) * (1 - t[..., None]) + np.asarray(b) * t[..., None]).astype(np.float32)
+    return ramp
 
 
 def pattern(size: Size, ink: Colour, rng: Rng) -> Rgba:
@@ -133,12 +139,14 @@ def cover(photo: NDArray[np.uint8], size: Size, rng: Rng) -> NDArray[np.float32]
     crop_h, crop_w = min(ph, math.ceil(h / k)), min(pw, math.ceil(w / k))
     y, x = rng.integers(ph - crop_h + 1), rng.integers(pw - crop_w + 1)
     crop = photo[y : y + crop_h, x : x + crop_w, :3]
-    out = cv2.resize(crop, (w, h), interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR).astype(np.float32) / 255
+    how = cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR
+    out: NDArray[np.float32] = cv2.resize(crop, (w, h), interpolation=how).astype(np.float32) / 255
     if rng.random() < 0.5:
         out = out[:, ::-1]
     if rng.random() < 0.3:
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(1, 5))
-    return np.clip((out - 0.5) * rng.uniform(0.7, 1.2) + 0.5 + rng.uniform(-0.2, 0.1), 0, 1).astype(np.float32)
+    graded: NDArray[np.float32] = (out - 0.5) * rng.uniform(0.7, 1.2) + 0.5 + rng.uniform(-0.2, 0.1)
+    return np.clip(graded, 0, 1).astype(np.float32)
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -151,7 +159,8 @@ def rounded_box(size: Size, box: tuple[float, float, float, float], radius: floa
     dx = np.abs(xs + 0.5 - (left + right) / 2) - (right - left) / 2 + radius
     dy = np.abs(ys + 0.5 - (top + bottom) / 2) - (bottom - top) / 2 + radius
     d = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - radius
-    return np.clip(0.5 - d, 0, 1).astype(np.float32)
+    coverage: Plane = np.clip(0.5 - d, 0, 1).astype(np.float32)
+    return coverage
 
 
 def blob(size: Size, centre: tuple[float, float], radius: float, rng: Rng, wobble: float) -> Plane:
@@ -163,10 +172,12 @@ def blob(size: Size, centre: tuple[float, float], radius: float, rng: Rng, wobbl
         rim = 1 + 0.06 * np.cos(angle * int(rng.integers(8, 24)))
     else:
         rim = 1 + sum(wobble / (k + 1) * np.sin((k + 1) * angle + rng.uniform(0, 6.28)) for k in range(4))
-    return np.clip(radius * rim - np.hypot(dy, dx) + 0.5, 0, 1).astype(np.float32)
+    coverage: Plane = np.clip(radius * rim - np.hypot(dy, dx) + 0.5, 0, 1).astype(np.float32)
+    return coverage
 
 
 def confetti(size: Size, rng: Rng) -> Rgba:
+    """Scattered paper strips and dots in many colours."""
     canvas = np.zeros((*size, 4), np.float32)
     unit = max(size) * rng.uniform(0.008, 0.022)
     for _ in range(int(rng.integers(8, 45))):
@@ -181,6 +192,7 @@ def confetti(size: Size, rng: Rng) -> Rgba:
 
 
 def smoke(size: Size, rng: Rng) -> Rgba:
+    """A pale cloud, densest around its middle."""
     noise = cloud_noise(size, rng)
     ys, xs = grid(size)
     h, w = size
@@ -198,7 +210,7 @@ def place(part: NDArray[np.uint8], size: Size, centre: tuple[float, float], long
     """An RGBA part (uint8, straight) scaled to `long_side`, turned by `angle` degrees about `centre` (x, y)."""
     ph, pw = part.shape[:2]
     k = long_side / max(ph, pw)
-    source = premultiplied(part.astype(np.float32) / 255)
+    source = premultiplied(part.astype(np.float32) / 255.0)
     if k < 1:
         source = cv2.resize(source, (max(2, round(pw * k)), max(2, round(ph * k))), interpolation=cv2.INTER_AREA)
         k = long_side / max(source.shape[:2])
@@ -217,7 +229,7 @@ def with_outline(layer: Rgba, width: float, colour: Colour) -> Rgba:
 
 def with_shadow(layer: Rgba, offset: tuple[float, float], blur: float, strength: float, colour: Colour) -> Rgba:
     """A soft drop shadow; it belongs to the layer that casts it."""
-    matrix = np.float32([[1, 0, offset[0]], [0, 1, offset[1]]])
+    matrix = np.array([[1, 0, offset[0]], [0, 1, offset[1]]], np.float32)
     shade = cv2.warpAffine(layer[..., 3], matrix, (layer.shape[1], layer.shape[0]))
     shade = cv2.GaussianBlur(shade, (0, 0), max(0.5, blur)) * strength
     return over(layer, solid(layer.shape[:2], colour, shade))
@@ -240,7 +252,9 @@ def floor_shadow(layer: Rgba, strength: float, rng: Rng) -> Rgba:
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
-def text_mask(size: Size, lines: list[str], font: ImageFont.FreeTypeFont, at: tuple[float, float], align: str, gap: float) -> Plane:
+def text_mask(
+    size: Size, lines: list[str], font: ImageFont.FreeTypeFont, at: tuple[float, float], align: str, gap: float
+) -> Plane:
     """Coverage of lines of text around `at` (x by `align`, y of the block's middle)."""
     image = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(image)
@@ -248,10 +262,12 @@ def text_mask(size: Size, lines: list[str], font: ImageFont.FreeTypeFont, at: tu
     anchor = {"left": "lm", "center": "mm", "right": "rm"}[align]
     for i, line in enumerate(lines):
         draw.text((at[0], at[1] + (i - (len(lines) - 1) / 2) * height), line, fill=255, font=font, anchor=anchor)
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) / 255.0
 
 
 def stroke(mask: Plane, width: float) -> Plane:
+    """The coverage of what is drawn around a mask, and of the mask itself, with a pen of `width` pixels."""
     reach = max(1, round(width))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    return cv2.dilate(mask, kernel)
+    wide: Plane = cv2.dilate(mask, kernel)
+    return wide
