@@ -57,6 +57,7 @@ class SlotNetParams:
 
 
 def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution."""
     return nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
 
 
@@ -109,12 +110,13 @@ class SlotDecoder(nn.Module):
         self.head = conv(s4, params.kernel + 1 + 3)
 
     def forward(self, x: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:  # x: b l c h/16 w/16
-        b, l = x.shape[:2]
+        b, count = x.shape[:2]
         x = self.up8(double(rearrange(x, "b l c h w -> (b l) c h w")))  # (b l) s8 h/8 w/8
-        x = self.mix8(x + repeat(self.skip8(eighth), "b c h w -> (b l) c h w", l=l))
+        x = self.mix8(x + repeat(self.skip8(eighth), "b c h w -> (b l) c h w", l=count))
         x = self.up4(double(x))  # (b l) s4 h/4 w/4
-        x = self.mix4(x + repeat(self.skip4(quarter), "b c h w -> (b l) c h w", l=l))
-        return rearrange(self.head(functional.relu(x)), "(b l) c h w -> b l c h w", b=b)
+        x = self.mix4(x + repeat(self.skip4(quarter), "b c h w -> (b l) c h w", l=count))
+        out: Tensor = rearrange(self.head(functional.relu(x)), "(b l) c h w -> b l c h w", b=b)
+        return out
 
 
 class PixelDecoder(nn.Module):
@@ -167,10 +169,10 @@ class SlotNet(nn.Module):
     @staticmethod
     def alpha(features: Tensor, weights: Tensor) -> Tensor:
         """Logits `b l h w`: features `b k h w` weighed by kernels `b l k+1 h/4 w/4`, the last one being the bias."""
-        l = weights.shape[1]
+        count = weights.shape[1]
         grown = functional.interpolate(
             rearrange(weights, "b l k h w -> b (l k) h w"), scale_factor=4.0, mode="bilinear", align_corners=False
         )
-        grown = rearrange(grown, "b (l k) h w -> b l k h w", l=l)
+        grown = rearrange(grown, "b (l k) h w -> b l k h w", l=count)
         kernel, bias = grown[:, :, :-1], grown[:, :, -1]
         return (kernel * features[:, None]).sum(2) + bias

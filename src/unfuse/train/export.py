@@ -6,6 +6,7 @@ tested. `state_of` reads them back into torch, so that training can go on from t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
+from unfuse.pixels import replacing
 from unfuse.tokens import position_ids
 from unfuse.train.loop import weights_of
 
@@ -28,9 +30,14 @@ def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
     """The averaged weights of a checkpoint folder to `out` (.onnx), the model card beside it (.json)."""
     net = SlotNet(SHIPPED).eval()
     net.load_state_dict(weights_of(checkpoint))
-    graph = halved(traced(net))
-    onnx.save(graph, out)
-    out.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    model = halved(traced(net)).SerializeToString()
+    sha256 = hashlib.sha256(model).hexdigest()
+    numbers = sum(weight.numel() for weight in net.parameters())
+    about = {"file": out.name, "sha256": sha256, "parameters": numbers, **card}
+    with replacing(out) as file:
+        file.write(model)
+    with replacing(out.with_suffix(".json")) as file:
+        file.write((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def traced(net: SlotNet) -> onnx.ModelProto:

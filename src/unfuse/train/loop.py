@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,17 @@ from torch import Tensor, nn
 Arrays = dict[str, NDArray[np.uint8]]
 
 
+def load_all(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Start from weights of the same stage."""
+    net.load_state_dict(weights)
+
+
 @dataclass(frozen=True)
 class Stage:
     """What differs between stages: the model, its data, its loss, how it is judged.
 
-    batch(root, split, seed, step, count, side) runs in worker processes; loss answers `loss` and named parts.
+    batch(root, split, seed, step, count, side) runs in worker processes; loss answers `loss` and named parts; begin
+    takes over the weights of the run that this one starts from.
     """
 
     name: str
@@ -40,12 +45,16 @@ class Stage:
     batch: Callable[[Path, str, int, int, int, int], Arrays]
     loss: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]
     validate: Callable[[nn.Module, dict[str, Tensor]], dict[str, float]]
+    begin: Callable[[nn.Module, dict[str, Tensor]], None] = load_all
 
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How a run goes. side: of a square of the pictures' area, in pixels. decay: the last share of steps, in which the
-    rate falls to 0. start: weights to begin from (a checkpoint folder of an earlier run)."""
+    """How a run goes.
+
+    side: of a square of the pictures' area, in pixels. decay: the last share of steps, in which the rate falls to 0.
+    start: weights to begin from, a checkpoint folder or an exported .onnx file.
+    """
 
     pack: Path
     out: Path
@@ -73,16 +82,20 @@ def rate_at(step: int, params: TrainParams) -> float:
 
 def batches(stage: Stage, params: TrainParams, first: int) -> Iterator[Arrays]:
     """The batches of steps first, first + 1, ... made ahead in worker processes."""
-    make = partial(stage.batch, params.pack, "train", params.seed, count=params.batch, side=params.side)
     with ProcessPoolExecutor(params.workers) as pool:
-        ahead: deque[Future[Arrays]] = deque(pool.submit(make, step) for step in range(first, min(first + 4, params.steps)))
+
+        def make(step: int) -> Future[Arrays]:
+            return pool.submit(stage.batch, params.pack, "train", params.seed, step, params.batch, params.side)
+
+        ahead = deque(make(step) for step in range(first, min(first + 4, params.steps)))
         for step in range(first, params.steps):
             if step + len(ahead) < params.steps:
-                ahead.append(pool.submit(make, step + len(ahead)))
+                ahead.append(make(step + len(ahead)))
             yield ahead.popleft().result()
 
 
 def tensors(arrays: Arrays, device: str = "cpu") -> dict[str, Tensor]:
+    """A batch as tensors."""
     return {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
 
 
@@ -96,8 +109,7 @@ class Run:
         self.net = stage.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = stage.model().to(self.device).eval()
         if params.start is not None:
-            weights = weights_of(params.start)
-            self.net.load_state_dict(weights)
+            stage.begin(self.net, weights_of(params.start))
         self.ema.load_state_dict(self.net.state_dict())
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         others = [p for p in self.net.parameters() if p.ndim <= 1]
@@ -105,6 +117,8 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups, lr=params.rate, betas=(0.9, 0.98))
 
     def train_step(self, arrays: Arrays) -> dict[str, float]:
+        """One step on one batch: the losses and the gradient's norm. A gradient that is not finite is left out."""
+        torch.manual_seed(1_000_003 * self.params.seed + self.step)  # what the loss draws depends on the step alone
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.params)
@@ -120,6 +134,7 @@ class Run:
 
     @torch.no_grad()
     def average(self) -> None:
+        """Move the averaged weights towards those of now; the first steps weigh more."""
         keep = min(self.params.ema, (1 + self.step) / (10 + self.step))
         for mean, now in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
             if mean.dtype.is_floating_point:
@@ -137,14 +152,22 @@ class Run:
             flat |= {f"optimizer.{i}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         save_file(flat, out / "checkpoint.safetensors.part")
         os.replace(out / "checkpoint.safetensors.part", out / "checkpoint.safetensors")
-        about = {"stage": self.stage.name, "step": self.step, "params": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.params).items()}}
+        about = {
+            "stage": self.stage.name,
+            "step": self.step,
+            "params": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.params).items()},
+        }
         (out / "checkpoint.json.part").write_text(json.dumps(about, indent=1))
         os.replace(out / "checkpoint.json.part", out / "checkpoint.json")
 
     def resume(self) -> None:
+        """Take up the checkpoint in the run's folder."""
         flat = load_file(self.params.out / "checkpoint.safetensors")
         self.step = json.loads((self.params.out / "checkpoint.json").read_text())["step"]
-        part = lambda name: {k.removeprefix(name): v for k, v in flat.items() if k.startswith(name)}  # noqa: E731
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(name): v for k, v in flat.items() if k.startswith(name)}
+
         self.net.load_state_dict(part("net."))
         self.ema.load_state_dict(part("ema."))
         state: dict[int, dict[str, Tensor]] = {}
@@ -154,14 +177,21 @@ class Run:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
-def weights_of(folder: Path, which: str = "ema.") -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint folder."""
-    flat = load_file(folder / "checkpoint.safetensors")
+def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
+    """The averaged weights in a checkpoint folder, or those of an exported .onnx file."""
+    if start.suffix == ".onnx":
+        from unfuse.train.export import state_of
+
+        return state_of(start)
+    flat = load_file(start / "checkpoint.safetensors")
     return {k.removeprefix(which): v for k, v in flat.items() if k.startswith(which)}
 
 
 def train(stage: Stage, params: TrainParams, report: Callable[[dict[str, Any]], None]) -> Path:
-    """Train to `params.steps`, resuming what lies in `params.out`. SIGTERM saves, then stops. The checkpoint's folder."""
+    """Train to `params.steps`, from what lies in `params.out` if anything does. SIGTERM saves, then stops.
+
+    report is given a row of figures after each step. Returns the checkpoint's folder.
+    """
     run = Run(stage, params)
     if (params.out / "checkpoint.json").exists():
         run.resume()
@@ -171,7 +201,7 @@ def train(stage: Stage, params: TrainParams, report: Callable[[dict[str, Any]], 
         nonlocal stop
         stop = True
 
-    signal.signal(signal.SIGTERM, ask_to_stop)
+    before = signal.signal(signal.SIGTERM, ask_to_stop)
     held_out = tensors(stage.batch(params.pack, "valid", 1, 0, params.validation, params.side), run.device)
     params.out.mkdir(parents=True, exist_ok=True)
     began, first = time.monotonic(), run.step
@@ -191,4 +221,5 @@ def train(stage: Stage, params: TrainParams, report: Callable[[dict[str, Any]], 
             report(row)
             if stop:
                 break
+    signal.signal(signal.SIGTERM, before)
     return params.out

@@ -31,7 +31,12 @@ def slot_of(layers: list[Drawn]) -> list[int]:
     another one of them covers some of it.
     """
     free = [i for i, layer in enumerate(layers) if layer.kind not in ("background", "text")]
-    heavy = [i for i in free if layers[i].kind == "object" or any(covers(layers[i], layers[j]) for j in free if j < i and layers[j].kind == "object")]
+    heavy = [
+        i
+        for i in free
+        if layers[i].kind == "object"
+        or any(covers(layers[i], layers[j]) for j in free if j < i and layers[j].kind == "object")
+    ]
     slots = {i: SLOTS.index("decoration") for i in free}
     for i in heavy:
         covered = any(covers(layers[j], layers[i]) for j in heavy if j > i)
@@ -41,6 +46,7 @@ def slot_of(layers: list[Drawn]) -> list[int]:
 
 
 def covers(upper: Drawn, lower: Drawn) -> bool:
+    """Whether one layer lies on another: on a share of the smaller one that counts."""
     a, b = upper.rgba[..., 3], lower.rgba[..., 3]
     return float((a * (b > 0.5)).sum()) > TOUCH * float(min(a.sum(), b.sum()))
 
@@ -53,7 +59,9 @@ def targets(layers: list[Drawn]) -> NDArray[np.float32]:
     return out
 
 
-def example(pack: Pack, rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def example(
+    pack: Pack, rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """One picture `h w 3` and its slots `l h w 4`."""
     layers = compose(pack, rng, size)
     return weather(flat(layers), rng), targets(layers)
@@ -69,7 +77,8 @@ def batch(root: Path, split: str, seed: int, step: int, count: int, side: int) -
     rng = np.random.default_rng([seed, step])
     ratio = RATIOS[int(rng.integers(len(RATIOS)))] if split == "train" else RATIOS[0]
     size = (round(side * ratio[0] / STRIDE) * STRIDE, round(side * ratio[1] / STRIDE) * STRIDE)
-    pictures, slots = [], []
+    pictures: list[NDArray[np.float32]] = []
+    slots: list[NDArray[np.float32]] = []
     while len(pictures) < count:
         layers = compose(pack, rng, size)
         picture, truth = flat(layers), targets(layers)
@@ -89,6 +98,7 @@ _packs: dict[tuple[Path, str], Pack] = {}
 
 
 def opened(root: Path, split: str) -> Pack:
+    """The pack of a split, read once in each process."""
     cv2.setNumThreads(1)
     if (root, split) not in _packs:
         _packs[root, split] = Pack.open(root, split)
@@ -96,6 +106,7 @@ def opened(root: Path, split: str) -> Pack:
 
 
 def model() -> SlotNet:
+    """The network that ships, untrained."""
     return SlotNet(SlotNetParams())
 
 
@@ -119,7 +130,7 @@ def soft_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def loss(net: nn.Module, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (hidden counts most)."""
+    """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (most where hidden)."""
     picture, alpha, colour = inputs(arrays)
     with torch.autocast(picture.device.type, dtype=torch.bfloat16):
         logits, guess = net(picture, ids_for(picture))
@@ -139,8 +150,12 @@ def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
     """L1 of colour `b l 3 h/4 w/4` against the truth's, weighed by alpha, four times where something covers it."""
     above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
     seen = torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)  # how much of slot l is not covered
-    b, l = alpha.shape[:2]
-    pool = lambda x: functional.avg_pool2d(x.reshape(b * l, -1, *alpha.shape[-2:]), 4).reshape(b, l, -1, *guess.shape[-2:])  # noqa: E731
+    b, count = alpha.shape[:2]
+
+    def pool(x: Tensor) -> Tensor:  # b l (c) h w -> b l c h/4 w/4
+        pooled = functional.avg_pool2d(x.reshape(b * count, -1, *alpha.shape[-2:]), 4)
+        return pooled.reshape(b, count, -1, *guess.shape[-2:])
+
     small = pool(alpha)[:, :, 0]
     truth = pool(colour * alpha[:, :, None]) / small[:, :, None].clamp_min(1e-3)
     weight = small * (4 - 3 * pool(seen)[:, :, 0]) + 1e-6

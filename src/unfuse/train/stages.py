@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from unfuse.errors import UnfuseError
-from unfuse.train import slots
+from unfuse.train import flow, slots, vae
 from unfuse.train.loop import Stage
 
 STAGES = {
+    "vae": Stage("vae", vae.model, vae.batch, vae.loss, vae.validate),
+    "layers": Stage("layers", flow.model, slots.batch, flow.loss, flow.validate, flow.begin),
     "slots": Stage("slots", slots.model, slots.batch, slots.loss, slots.validate),
 }
 
