@@ -51,7 +51,7 @@ def names(layers: NDArray[np.uint8] | NDArray[np.uint16], kinds: Sequence[Kind])
 
 def describe(pixels: NDArray[np.uint8], kind: Kind) -> str:
     """The name of one full-canvas layer `h w 4`."""
-    alpha = pixels[..., 3].astype(np.float32) / 255
+    alpha = pixels[..., 3].astype(np.float32) / 255.0
     if kind == "background":
         return f"{colour(pixels, alpha).capitalize()} background"
     noun = "text" if kind == "text" else shape(alpha) if kind == "decoration" else "object"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfuse.engines import Count, EngineLayers, OnStep, Step
+from unfuse.layers import Kind
 
 
 class Fake:
@@ -42,6 +43,7 @@ class Fake:
         seeds: Sequence[int],
         on_step: OnStep | None = None,
     ) -> list[EngineLayers]:
+        """See `Engine.decompose`."""
         for step in range(steps):  # a real engine denoises here
             if on_step is not None:
                 on_step(Step(step + 1, steps, pictures[0]))
@@ -51,8 +53,11 @@ class Fake:
 def bands(picture: NDArray[np.float32], count: int) -> EngineLayers:
     """`h w 4` to `count` layers: the mean colour, and what is brighter than each of count - 1 quantiles."""
     brightness = picture[..., :3].mean(-1)
-    stack = [np.concatenate([np.broadcast_to(picture[..., :3].mean((0, 1)), picture[..., :3].shape), picture[..., 3:]], -1)]
+    stack = [
+        np.concatenate([np.broadcast_to(picture[..., :3].mean((0, 1)), picture[..., :3].shape), picture[..., 3:]], -1)
+    ]
     for k in range(1, count):
         shows = (brightness > np.quantile(brightness, k / count)).astype(np.float32)
         stack.append(np.concatenate([picture[..., :3], (shows * picture[..., 3])[..., None]], -1))
-    return EngineLayers(np.stack(stack).astype(np.float32), ("background", *["object"] * (count - 1)))
+    bright: list[Kind] = ["object"] * (count - 1)
+    return EngineLayers(np.stack(stack).astype(np.float32), ("background", *bright))
