@@ -36,6 +36,7 @@ RIVALS = [1, 2, 3]  # slots that the network may hesitate between for one and th
 CONTRAST = (0.1, 0.6)  # alpha below is nothing, above is all: the network is not as sure as it should be
 SOLID = 0.2  # alpha from here on holds an island together
 SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
+SHOWN = 0.1  # a thing of which less is seen is none
 RIM = 0.06  # how far a soft rim reaches from its island, as a share of the longer side
 MOST_ISLANDS = 24
 MOST_AUTO = 8  # layers that "auto" gives at most
@@ -189,7 +190,7 @@ def arrange(
 
     picture: `h w 3`. alpha: `l h w`. colour: `l h/4 w/4 3`. notes: what the answer should say beside its layers.
     """
-    pieces = [piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)]
+    pieces = visible([piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)])
     pieces = merged(pieces, MOST_AUTO - 1, NEAR) if count == "auto" else merged(pieces, count - 1)
     stack = [Piece({0: np.ones(picture.shape[:2], np.float32)}), *sorted(pieces, key=lambda p: p.slot)]
     shown = {slot for piece in stack for slot in piece.parts}
@@ -217,6 +218,16 @@ def apart(alpha: Plane, slot: int) -> list[Piece]:
     near = (far.min(0) < RIM * max(alpha.shape)) & ((islands == 0) | np.isin(islands, keep))
     owner = np.where(near, far.argmin(0), -1)
     return [Piece({slot: np.where(owner == k, alpha, 0).astype(np.float32)}) for k in range(len(keep))]
+
+
+def visible(pieces: list[Piece]) -> list[Piece]:
+    """The pieces of which something shows: what is covered almost wholly is more likely a ghost than a thing."""
+    keep: list[Piece] = []
+    for piece in sorted(pieces, key=lambda p: p.slot, reverse=True):
+        clear = np.prod([1 - above.alpha for above in keep], axis=0)
+        if float((piece.alpha * clear).mean()) > SHOWN * piece.area:
+            keep.append(piece)
+    return keep
 
 
 def merged(pieces: list[Piece], most: int, cheap: float = 0.0) -> list[Piece]:
