@@ -66,10 +66,11 @@ def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
     width, height = manifest["size"]
     if width * height > max_pixels:
         raise FormatError(f"{what} has a canvas of {width}x{height} pixels, the limit is {max_pixels:,}")
-    total = sum(Box(*entry["box"]).width * Box(*entry["box"]).height for entry in _leaves_of(manifest["layers"]))
-    if total > LAYERS_TO_CANVAS * max_pixels:
-        raise FormatError(f"{what} has {total:,} pixels in all layers, the limit is {LAYERS_TO_CANVAS * max_pixels:,}")
-    reader = _Reader(read, what, Box(0, 0, width, height), manifest["depth"], manifest["layout"], max_pixels)
+    used = [entry["file"] for entry in _leaves_of(manifest["layers"])]
+    if len(set(used)) < len(used):
+        raise FormatError(f"{what} gives one file to several layers: give each its own")
+    most = LAYERS_TO_CANVAS * max_pixels
+    reader = _Reader(read, what, Box(0, 0, width, height), manifest["depth"], manifest["layout"], most)
     try:
         return LayerStack(
             size=(width, height),
@@ -123,7 +124,8 @@ class _Reader:
     canvas: Box
     depth: Literal[8, 16]
     layout: Layout
-    max_pixels: int
+    most: int
+    taken: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def layer(self, entry: dict[str, Any]) -> Layer:
@@ -132,11 +134,13 @@ class _Reader:
             return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **fields)
         box = Box(*entry["box"])
         if self.layout == "cropped":
+            self.take(box)
             return Layer(box=box, pixels=self.pixels(entry["file"], box), **fields)
         shown = self.pixels(entry["file"], self.canvas)
-        rows, columns = np.nonzero(shown[..., 3].any(axis=1))[0], np.nonzero(shown[..., 3].any(axis=0))[0]
-        if rows.size:
-            box = box.union(Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+        content = Layer.from_canvas("content", "object", shown)
+        if not content.is_empty:
+            box = box.union(content.box)
+        self.take(box)
         pixels: Pixels = np.zeros((box.height, box.width, 4), dtype=shown.dtype)
         if "whole" in entry:
             whole = Box(*entry["box"])
@@ -144,6 +148,12 @@ class _Reader:
         if common := box.intersection(self.canvas):
             pixels[common.within(box)] = shown[common.within(self.canvas)]
         return Layer(box=box, pixels=pixels, **fields)
+
+    def take(self, box: Box) -> None:
+        """Count a layer's pixels before there is memory for them."""
+        self.taken += max(0, box.width) * max(0, box.height)
+        if self.taken > self.most:
+            raise FormatError(f"{self.what} has more than {self.most:,} pixels in all layers, the limit")
 
     def pixels(self, name: str, box: Box) -> Pixels:
         """The PNG of that name, which must have the size of `box`, at the stack's depth."""
