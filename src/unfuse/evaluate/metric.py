@@ -84,8 +84,8 @@ def compare(pred: Sequence[Rgba], truth: Sequence[Rgba], merges: int = MERGES) -
         levels.append(Score(float(np.mean([x.rgb_l1 for x in pairs])), float(np.mean([x.alpha_iou for x in pairs]))))
         if len(levels) > merges:
             return levels
-        in_p, fewer_p = best_merge(p, t, path, lambda x, y: 1 - score(x, y).cost, over)
-        in_t, fewer_t = best_merge(t, p, [(j, i) for i, j in path], lambda y, x: 1 - score(x, y).cost, over)
+        in_p, fewer_p = best_merge(p, t, path, score, over)
+        in_t, fewer_t = best_merge(t, p, [(j, i) for i, j in path], score, over)
         if max(in_p, in_t) <= 0:
             return levels + levels[-1:] * (merges + 1 - len(levels))
         p, t = (fewer_p, t) if in_p > in_t else (p, fewer_t)
@@ -149,13 +149,14 @@ def best_merge(
     side: list[Sheet],
     other: list[Sheet],
     path: Path,
-    likeness: Callable[[Sheet, Sheet], float],
+    score: Callable[[Sheet, Sheet], Score],
     over: Callable[[Sheet, Sheet], Sheet],
 ) -> tuple[float, list[Sheet]]:
     """The neighbours of `side` whose merging gains most, judged on the present path: the gain, and `side` with it.
 
     As in LayerD: the merged layer takes the partners of the lower one; the partners of the upper one go to it as well,
-    or the layer above takes over either's, whichever is most. The gain is 0 where nothing helps.
+    or the layer above takes over either's, whichever is most. `other` counts as the truth, also where `side` is the
+    truth itself: then RGB is looked at where the prediction's alpha > 0. The gain is 0 where nothing helps.
     """
     best, fewer = 0.0, side
     if len(side) <= FEWEST:
@@ -163,7 +164,7 @@ def best_merge(
     partners = [[other[j] for i, j in path if i == place] for place in range(len(side))]
 
     def sum_of(sheet: Sheet, others: list[Sheet]) -> float:
-        return sum(likeness(sheet, x) for x in others)
+        return sum(1 - score(sheet, x).cost for x in others)
 
     for i in range(len(side) - 1):
         merged = over(side[i], side[i + 1])
