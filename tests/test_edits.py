@@ -9,7 +9,7 @@ import pytest
 
 import unfuse
 from unfuse import oklab
-from unfuse.composite import flatten
+from unfuse.composite import flatten, reflatten
 from unfuse.edits import TABLE
 from unfuse.errors import StackError
 from unfuse.layers import Box, Layer, LayerStack
@@ -314,6 +314,13 @@ def test_undo_and_redo(stack: LayerStack) -> None:
 def test_edits_are_all_done_or_none(stack: LayerStack) -> None:
     with pytest.raises(StackError, match="edit 2 of 2: move: no layer is called 'Nobody'"):
         unfuse.edit(stack, [{"op": "remove", "layer": "Badge"}, {"op": "move", "layer": "Nobody"}])
+
+
+@pytest.mark.parametrize("op", sorted(EDITS.keys() - {"canvas", "split", "ungroup"}))
+def test_composing_only_what_changed_gives_the_same_bits(stack: LayerStack, op: str) -> None:
+    tall = stack.replace(size=(20_000, 80))  # wide, so that there are many strips
+    after = unfuse.edit(tall, [{"op": op} | ({} if op == "merge_all" else {"layer": "Badge"}) | EDITS[op]])
+    assert np.array_equal(reflatten(after, tall, flatten(tall)), flatten(after))
 
 
 def test_split_is_an_edit(stack: LayerStack) -> None:

@@ -60,15 +60,21 @@ def flatten(stack: LayerStack) -> Pixels:
     what lies outside the canvas, leave no trace. Within half a level, plus 1e-3 for the floats inside, of real
     arithmetic.
     """
-    canvas, full = Box(0, 0, *stack.size), (1 << stack.depth) - 1
+    canvas = Box(0, 0, *stack.size)
     shape = canvas.height, canvas.width, 4
     pixels: Pixels = np.empty(shape, np.uint8) if stack.depth == 8 else np.empty(shape, np.uint16)
+    _paint(stack, pixels, _strips(canvas))
+    return pixels
 
-    def paint(strip: Box) -> None:
-        _round(_compose(stack.layers, strip, full), full, pixels[strip.within(canvas)])
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(paint, _strips(canvas)))  # the list raises what a thread raised
+def reflatten(stack: LayerStack, before: LayerStack, flat: Pixels) -> Pixels:
+    """`flatten(stack)` to the bit, made from `flat`, which is `flatten(before)`: only what differs is composed anew."""
+    if (stack.size, stack.depth) != (before.size, before.depth):
+        return flatten(stack)
+    boxes = list(_differences(before.layers, stack.layers))
+    pixels = flat.copy()
+    strips = _strips(Box(0, 0, *stack.size))
+    _paint(stack, pixels, (strip for strip in strips if any(strip.intersection(box) for box in boxes)))
     return pixels
 
 
@@ -93,6 +99,35 @@ def residual(stack: LayerStack, picture: Pixels) -> Residual:
         difference[..., :3] *= expected[..., 3:] > 0
         largest, total = max(largest, float(difference.max())), total + float(difference.sum(dtype=np.float64))
     return Residual(largest, total / flat.size)
+
+
+def _paint(stack: LayerStack, pixels: Pixels, strips: Iterable[Box]) -> None:
+    canvas, full = Box(0, 0, *stack.size), (1 << stack.depth) - 1
+
+    def paint(strip: Box) -> None:
+        _round(_compose(stack.layers, strip, full), full, pixels[strip.within(canvas)])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(paint, strips))  # the list raises what a thread raised
+
+
+def _differences(old: tuple[Layer, ...], new: tuple[Layer, ...]) -> Iterator[Box]:
+    """Boxes that hold all pixels in which two lists of layers can differ, where layers that are shared do not."""
+    before, after = {layer.id: layer for layer in old}, {layer.id: layer for layer in new}
+    kept = [layer.id for layer in old if layer.id in after]
+    moved = {key for key, other in zip(kept, (x.id for x in new if x.id in before), strict=True) if key != other}
+    for key in before.keys() | after.keys():
+        one, other = before.get(key), after.get(key)
+        if one is other and key not in moved:
+            continue
+        if one and other and key not in moved and one.layers and other.layers and _laid_alike(one, other):
+            yield from _differences(one.layers, other.layers)
+        else:
+            yield from (layer.box for layer in (one, other) if layer)
+
+
+def _laid_alike(one: Layer, other: Layer) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("opacity", "blend_mode", "visible"))
 
 
 def _levels(pixels: Pixels) -> NDArray[np.float32]:
@@ -168,7 +203,8 @@ def _round(planes: Floats, full: int, pixels: Pixels) -> None:
     """Write premultiplied planes into `h w 4` pixels, straight, rounded half up."""
     translucent = planes[3].min() < full
     if translucent:
-        planes[:3] = _straight(planes, full)
+        # Opaque pixels are left alone, so that theirs are the same bits whatever lies beside them.
+        np.copyto(planes[:3], _straight(planes, full), where=planes[3] < full)
     planes += HALF
     rounded: NDArray[Any] = planes.astype(pixels.dtype)  # towards 0, so half up
     if translucent:
