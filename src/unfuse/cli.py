@@ -1,0 +1,335 @@
+"""The command line: thin verbs over the library, which can do all of this without them.
+
+Exit codes: 2 and one line for a wrong input, 130 for Ctrl-C, 1 and a traceback for a mistake in unfuse. What goes
+where is in `terminal`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+from rich.markup import escape
+
+from unfuse import __version__, engines
+from unfuse.errors import FormatError, UnfuseError, require
+from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, read, standard_input, tell, write
+
+# click's UsageError, or its copy in releases of typer that carry their own
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+corpus = typer.Typer(help="What training pictures are made of.")
+app.add_typer(corpus, name="corpus")
+
+PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
+StackArgument = Annotated[
+    str, typer.Argument(metavar="STACK", help="A folder, .zip or .psd with layers, or - for standard input.")
+]
+LayersOption = Annotated[str, typer.Option("--layers", "-n", metavar="1..16|auto", help="How many layers at most.")]
+OutOption = Annotated[
+    list[str],
+    typer.Option(
+        "--out", "-o", metavar="OUT", help="A file by its suffix, a folder, or -; may be given several times."
+    ),
+]
+FormatOption = Annotated[str, typer.Option("--format", metavar="SUFFIX", help="The format of -o -, such as psd.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="What finds the layers: see 'unfuse engines'.")]
+PromptOption = Annotated[str, typer.Option("--prompt", help="A caption of the whole, for engines that read one.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps; by default the engine's own number.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same layers on the same machine.")]
+LimitOption = Annotated[float, typer.Option("--limit-megapixels", help="Refuse larger pictures before decoding them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+OnlyOption = Annotated[list[str], typer.Option("--only", help="Only this package; may be given several times.")]
+
+
+@app.callback(invoke_without_command=True)
+def unfuse(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Turn one flat picture into a stack of editable, transparent layers - and put it together again, exactly."""
+    if version:
+        print(f"unfuse {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def decompose(
+    picture: PictureArgument,
+    layers: LayersOption = "auto",
+    outs: OutOption = [],  # noqa: B006  typer makes a new one each time
+    prompt: PromptOption = "",
+    engine: EngineOption = "embedded",
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Take a picture apart into layers.
+
+    Without -o, poster.png becomes the folder poster-layers beside it; from standard input, a .zip on standard output.
+    """
+    from unfuse import pixels
+    from unfuse.composite import residual
+    from unfuse.decomposition import decompose
+
+    beside = STANDARD if picture == STANDARD else str(Path(picture).with_name(f"{Path(picture).stem}-layers"))
+    targets = aims(outs or [beside], suffix, as_json, keep=picture)
+    source = standard_input() if picture == STANDARD else picture
+    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed}
+    options["limit_megapixels"] = limit_megapixels
+    began = time.monotonic()
+    with progress() as shown:
+        task = shown.add_task(f"Decomposing {escape(picture)}", total=None)
+        stack = decompose(source, number(layers), on_step=follow(shown, task), **options)
+        shown.update(task, description="Writing")
+        write(stack, targets)
+        original = pixels.read(source, limit_megapixels=limit_megapixels)
+        error = residual(stack, pixels.quantise(original.pixels, original.depth))
+    seconds = round(time.monotonic() - began, 3)
+    tell(stack, targets, as_json, picture, recomposition=error._asdict(), seconds=seconds)
+
+
+@app.command()
+def split(
+    stack: StackArgument,
+    layer: Annotated[str, typer.Argument(metavar="LAYER", help="Its name, id, or number from the bottom, from 0.")],
+    outs: OutOption,
+    layers: LayersOption = "auto",
+    prompt: PromptOption = "",
+    engine: EngineOption = "embedded",
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Take one layer of a stack apart again: it becomes a group that shows the same."""
+    from unfuse.composite import flatten, residual
+
+    targets = aims(outs, suffix, as_json)
+    before = read(stack, limit_megapixels)
+    key = int(layer) if layer.isdecimal() and layer not in before else layer
+    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed}
+    began = time.monotonic()
+    with progress() as shown:
+        task = shown.add_task(f"Splitting {escape(layer)}", total=None)
+        after = before.split(key, number(layers), on_step=follow(shown, task), **options)
+        if after is before:
+            after = before.replace(notes=(*before.notes, f"layer {layer!r} is one thing: it stays as it is"))
+        shown.update(task, description="Writing")
+        write(after, targets)
+        error = residual(after, flatten(before))
+    seconds = round(time.monotonic() - began, 3)
+    tell(after, targets, as_json, stack, recomposition=error._asdict(), seconds=seconds)
+
+
+@app.command()
+def flatten(
+    stack: StackArgument,
+    outs: OutOption,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "png",
+    as_json: JsonOption = False,
+) -> None:
+    """Put a stack together: one flat picture, such as a .png, .jpg or .webp."""
+    targets = aims(outs, suffix, as_json)
+    if layered := [target for target in targets if target.format.name != "picture"]:
+        raise FormatError(f"{layered[0]}: a flat picture is a .png, .jpg or .webp; 'unfuse convert' keeps the layers")
+    whole = read(stack, limit_megapixels)
+    write(whole, targets)
+    tell(whole, targets, as_json, stack)
+
+
+@app.command()
+def convert(
+    stack: StackArgument,
+    to: Annotated[str, typer.Argument(metavar="OUT", help="A file by its suffix, a folder, or -.")],
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a stack in another format."""
+    targets = aims([to], suffix, as_json)
+    whole = read(stack, limit_megapixels)
+    write(whole, targets)
+    tell(whole, targets, as_json, stack)
+
+
+@app.command()
+def edit(
+    stack: StackArgument,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Edits as a .yaml or .json file.")],
+    outs: OutOption = [],  # noqa: B006  typer makes a new one each time
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and write nothing.")] = False,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe on a stack. What it does not touch stays the same to the bit."""
+    from unfuse import recipe as recipes
+
+    if bool(outs) == dry_run:
+        raise FormatError("give -o OUT, or --dry-run and no -o")
+    targets = aims(outs, suffix, as_json)
+    edits = recipes.read(recipe)
+    before = read(stack, limit_megapixels)
+    after = recipes.run(before, edits)
+    if dry_run:
+        lines = recipes.differences(before, after)
+        print(json.dumps(lines, ensure_ascii=False) if as_json else "\n".join(lines))
+        return
+    write(after, targets)
+    tell(after, targets, as_json, stack)
+
+
+@app.command("engines")
+def list_engines(as_json: JsonOption = False) -> None:
+    """Say which engines there are, and whether they can run here."""
+    rows = [{"name": name, "about": entry.about, **readiness(name)} for name, entry in engines.TABLE.items()]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        state = row.get("cure") or f"ready: up to {row['max_layers']} layers, default steps {row['default_steps']}"
+        out.print(f"[bold]{row['name']:<10}[/bold]{escape(row['about'])}", soft_wrap=True)
+        out.print(f"{'':<10}{escape(state)}", style="dim", soft_wrap=True)
+
+
+@corpus.command()
+def build(
+    pack: Annotated[Path, typer.Argument(metavar="PACK", help="The folder to make, or to go on with.")],
+    only: OnlyOption = [],  # noqa: B006  typer makes a new one each time
+) -> None:
+    """Fetch the parts that training pictures are composed of: pinned packages, each with its licence."""
+    for module in ("resvg_py", "fontTools", "OpenEXR"):
+        require(module, "corpus", "the corpus")
+    from unfuse.corpus import parts
+
+    parts.build(pack, only=only, tell=lambda line: err.print(escape(line), soft_wrap=True))
+    print(pack)
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="What to train, such as slots.")],
+    pack: Annotated[Path, typer.Option("--pack", metavar="DIR", help="The folder that 'unfuse corpus build' made.")],
+    run: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; one that is there goes on.")
+    ],
+    steps: Annotated[int | None, typer.Option(help="Steps of the whole run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
+    side: Annotated[int | None, typer.Option(help="Side of a square training picture, in pixels.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that draw training pictures.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    start: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkpoint to take the weights of.")] = None,
+) -> None:
+    """Train a model. A run that was stopped goes on where its last checkpoint was."""
+    for module in ("torch", "safetensors"):
+        require(module, "train", "training")
+    from unfuse.train import loop, stages
+
+    chosen = stages.stage(stage)
+    if not (pack / "pack.json").is_file():
+        raise UnfuseError(f"--pack {pack} holds no pack.json: make it with 'unfuse corpus build {pack}'")
+    given = {"steps": steps, "batch": batch, "side": side, "rate": rate, "seed": seed, "start": start}
+    given |= {"workers": workers, "save_every": save_every}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    params = loop.TrainParams(pack=pack, out=run, **options)
+    with progress() as shown:
+        task = shown.add_task(f"Training {stage}", total=params.steps)
+
+        def report(row: dict[str, Any]) -> None:
+            shown.update(task, completed=row["step"], description=f"Training {stage}, loss {row['loss']:.4f}")
+            if "valid" in row:
+                measured = ", ".join(f"{name} {value:.4f}" for name, value in row["valid"].items())
+                err.print(f"step {row['step']} of {params.steps}: {measured}", soft_wrap=True)
+
+        print(loop.train(chosen, params, report))
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a training run.")],
+    to: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file; its model card goes beside it.")],
+) -> None:
+    """Turn a training run into the ONNX file that the embedded engine runs."""
+    for module in ("torch", "safetensors", "onnx", "onnxscript"):
+        require(module, "train", "export")
+    from unfuse.train.export import export
+
+    if to.suffix != ".onnx":
+        raise FormatError(f"{to}: name a file that ends in .onnx")
+    for name in ("checkpoint.json", "checkpoint.safetensors"):
+        if not (checkpoint / name).is_file():
+            raise UnfuseError(f"{checkpoint} holds no {name}: give the --out folder of a training run")
+    folder(to.parent)
+    card = json.loads((checkpoint / "checkpoint.json").read_text())
+    paths = {"pack", "out", "start"}  # of this machine; they say nothing to whoever gets the file
+    card["params"] = {name: value for name, value in card["params"].items() if name not in paths}
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".unfuse-") as place:
+        export(checkpoint, Path(place) / to.name, card)
+        for made in sorted(Path(place).iterdir()):
+            os.replace(made, to.with_name(made.name))
+    print(to)
+
+
+def number(layers: str) -> Any:
+    """What -n says; what is neither a number nor 'auto' is refused by the library, in its words."""
+    return int(layers) if layers.isdecimal() else layers
+
+
+def readiness(name: str) -> dict[str, Any]:
+    """Whether an engine can run here, and if not, what to do."""
+    if engines.TABLE[name].takes_folder:
+        return {"ready": False, "cure": f"say --engine {name}:FOLDER, the folder of its weights"}
+    try:
+        engine = engines.load(name)
+    except UnfuseError as error:
+        return {"ready": False, "cure": str(error)}
+    return {"ready": True, "max_layers": engine.max_layers, "default_steps": engine.default_steps}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are taken away
+    try:
+        code = app(args=arguments, prog_name="unfuse", standalone_mode=False)
+        sys.stdout.flush()
+    except UsageError as error:
+        verb = error.ctx.command_path if error.ctx else "unfuse"
+        refuse(f"{error.format_message()} (see '{verb} --help')")
+    except UnfuseError as error:
+        refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # whoever read our output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        refuse("this is a mistake in unfuse, not in what you gave it: please report it with the lines above", 1)
+    sys.exit(code or 0)
+
+
+def refuse(message: str, code: int = 2) -> NoReturn:
+    """One line on standard error, and the end."""
+    print(f"unfuse: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

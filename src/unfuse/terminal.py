@@ -1,0 +1,214 @@
+"""Standard input, output and error of the command line: where stacks come from and go to, and what is shown of them.
+
+The result goes to standard output; progress, notes and errors go to standard error, progress only where that is a
+terminal. Whatever is written is written whole or not at all: see `formats`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from rich import box as borders
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from unfuse import formats
+from unfuse.engines import OnStep, Step
+from unfuse.errors import FormatError, UnfuseError
+from unfuse.layers import Layer, LayerStack
+
+STANDARD = "-"  # standard input or output
+MAGIC = {b"PK\x03\x04": ".zip", b"8BPS": ".psd"}  # how the readable files begin, for those that come without a name
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stack goes: a path, or standard output in the format of a suffix."""
+
+    place: str
+    suffix: str
+    format: formats.Format
+
+    @classmethod
+    def named(cls, place: str, suffix: str) -> Target:
+        """The target of one -o; `suffix` names the format of standard output."""
+        name = f"--format {suffix}" if place == STANDARD else place
+        found = formats.find(name)
+        if place == STANDARD and found is formats.FOLDER:
+            raise FormatError("standard output takes a file, not a folder: say --format zip, or name a folder with -o")
+        return cls(place, Path(name).suffix.lower(), found)
+
+    def __str__(self) -> str:
+        return "standard output" if self.place == STANDARD else self.place
+
+    def write(self, stack: LayerStack) -> None:
+        if self.place != STANDARD:
+            formats.write(stack, self.place)
+            return
+        file = BytesIO()
+        self.format.load().write(stack, file, self.suffix)
+        sys.stdout.buffer.write(file.getvalue())
+        sys.stdout.buffer.flush()
+
+
+def aims(places: Sequence[str], suffix: str, as_json: bool, keep: str = STANDARD) -> list[Target]:
+    """The targets that -o names, checked before any work is done. `keep` is a file that none of them may replace."""
+    if twice := sorted({place for place in places if places.count(place) > 1}):
+        raise FormatError(f"-o {twice[0]} is given twice: give each place once")
+    targets = [Target.named(place, f".{suffix.lstrip('.')}") for place in places]
+    for target in targets:
+        if target.place != STANDARD:
+            folder(Path(os.path.realpath(target.place)).parent)
+            if keep != STANDARD and os.path.realpath(target.place) == os.path.realpath(keep):
+                raise FormatError(f"-o {target.place} would replace the picture itself: choose another name")
+        elif as_json:
+            raise FormatError("-o - and --json both want standard output: name a file with -o")
+        elif sys.stdout.isatty():
+            raise FormatError(f"a {target.suffix} cannot be shown on a terminal: redirect it, or name a file with -o")
+    return targets
+
+
+def folder(path: Path) -> None:
+    """Raise FormatError unless the folder is there."""
+    if not path.is_dir():
+        raise FormatError(f"there is no folder {path}: make it first, or choose another place")
+
+
+def standard_input() -> bytes:
+    """All of standard input."""
+    if sys.stdin.isatty():
+        raise UnfuseError("- reads standard input, which is a terminal: pipe a file into it, or name one")
+    return sys.stdin.buffer.read()
+
+
+def read(source: str, limit_megapixels: float) -> LayerStack:
+    """A stack from a path, or from standard input, where its first bytes say what it is."""
+    if source != STANDARD:
+        return formats.read(source, limit_megapixels=limit_megapixels)
+    data = standard_input()
+    suffix = MAGIC.get(data[:4])
+    if suffix is None:
+        raise FormatError(f"standard input begins with {data[:8]!r}: it must be a .zip or a .psd with layers")
+    module = formats.find(f"standard input{suffix}").load()
+    stack: LayerStack = module.read(BytesIO(data), what="standard input", max_pixels=int(limit_megapixels * 1e6))
+    return stack
+
+
+def write(stack: LayerStack, targets: Sequence[Target]) -> None:
+    """Write to every target; where some fail, the others are kept, and the error says which is which."""
+    failed: list[str] = []
+    done: list[str] = []
+    for target in targets:
+        try:
+            target.write(stack)
+            done.append(str(target))
+        except UnfuseError as error:
+            failed.append(str(error))
+    if failed:
+        raise FormatError(f"{'; '.join(failed)}. Written: {', '.join(done) or 'nothing'}")
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def progress() -> Progress:
+    """Progress with time left, on standard error, only where that is a terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Progress(SpinnerColumn(), *columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def follow(shown: Progress, task: TaskID) -> OnStep:
+    """What puts an engine's steps on the progress line; of a single step there is nothing to show but that it runs."""
+
+    def on_step(step: Step) -> None:
+        if step.steps > 1:
+            shown.update(task, completed=step.step, total=step.steps)
+        if step.step == step.steps:
+            shown.update(task, description="Refining")
+
+    return on_step
+
+
+def tell(stack: LayerStack, targets: Sequence[Target], as_json: bool, source: str, **measured: Any) -> None:
+    """The result: one JSON object, a table on a terminal, else the paths that were written, a line each."""
+    places = [target.place for target in targets]
+    if as_json:
+        print(json.dumps(about(stack) | {"outputs": places, **measured}, ensure_ascii=False))
+        return
+    for note in stack.notes:
+        err.print(f"unfuse: note: {escape(note)}", soft_wrap=True)
+    if STANDARD in places:
+        return
+    if not out.is_terminal:
+        print("\n".join(places))
+        return
+    out.print(table(stack, source))
+    if "recomposition" in measured:
+        error = measured["recomposition"]
+        out.print(f"Put together again: off by at most {error['max']:g} of 255, {error['mean']:.4f} on average.")
+    for place in places:
+        out.print(f"Written: [bold]{escape(place)}[/bold] ({size(place)})", soft_wrap=True)
+
+
+def about(stack: LayerStack) -> dict[str, Any]:
+    """A stack as JSON, without its pixels."""
+    layers = [entry(layer) for layer in stack]
+    provenance = asdict(stack.provenance)
+    return {"size": stack.size, "depth": stack.depth, "layers": layers, "notes": stack.notes, "provenance": provenance}
+
+
+def entry(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON; a group has its layers inside."""
+    names = ("id", "name", "kind", "box", "opacity", "blend_mode", "visible", "locked")
+    fields = {name: getattr(layer, name) for name in names}
+    return fields | ({"layers": [entry(inner) for inner in layer.layers]} if layer.layers else {})
+
+
+def table(stack: LayerStack, source: str) -> Table:
+    """The layers of a stack, those in a group indented below it."""
+    title = f"{escape(source)}, {stack.size[0]} x {stack.size[1]}: {len(stack)} layers, bottom to top"
+    shown = Table(title=title, title_justify="left", title_style="", box=borders.SIMPLE_HEAD)
+    shown.add_column("", justify="right")
+    shown.add_column("layer")
+    shown.add_column("kind")
+    shown.add_column("left, top", justify="right")
+    shown.add_column("size", justify="right")
+    for index, layer in enumerate(stack):
+        for depth, each in nested(layer):
+            place, extent = f"{each.box.left}, {each.box.top}", f"{each.box.width} x {each.box.height}"
+            shown.add_row("" if depth else str(index), "  " * depth + escape(each.name), each.kind, place, extent)
+    return shown
+
+
+def nested(layer: Layer, depth: int = 0) -> Iterator[tuple[int, Layer]]:
+    """The layer and all in it, each with how deep it lies."""
+    yield depth, layer
+    for inner in layer.layers:
+        yield from nested(inner, depth + 1)
+
+
+def size(place: str) -> str:
+    """The size of a file, or of all files in a folder, as people say it."""
+    path = Path(place)
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    total = sum(each.stat().st_size for each in files)
+    return f"{total / 1e6:.1f} MB" if total >= 1e6 else f"{max(1, round(total / 1e3))} kB"
