@@ -20,18 +20,18 @@ SQUARE = 8  # pixels of the board behind what is transparent
 
 # Of each figure: what it is called, which way is better, how it is written.
 FIGURES: dict[str, tuple[str, str, str]] = {
-    "edit": ("Edit consistency, dB", "higher", ".1f"),
-    **{f"edit_{kind}": (f"&emsp;{kind}", "higher", ".1f") for kind in EDITS},
-    "edit_kept": ("&emsp;what should not change, dB", "higher", ".1f"),
-    "edit_wins": ("&emsp;designs where it beats the flat picture with the true mask", "higher", ".0%"),
-    "edit_unmatched": ("&emsp;edits for which it has no layer", "lower", ".0%"),
-    "boundary": ("Boundary error, alpha within 3 px of an edge", "lower", ".3f"),
-    "hidden_colour": ("Hidden colour error, levels", "lower", ".1f"),
-    "recomposition_mean": ("Recomposition error, mean, levels", "lower", ".3f"),
-    "empty": ("Empty layers", "lower", ".1%"),
-    "duplicate": ("Duplicate layers", "lower", ".1%"),
+    "edit": ("Edit consistency, dB", "↑", ".1f"),
+    **{f"edit_{kind}": (f"&emsp;{kind}", "↑", ".1f") for kind in EDITS},
+    "edit_kept": ("&emsp;what should not change, dB", "↑", ".1f"),
+    "edit_wins": ("&emsp;designs won against the last column", "↑", ".0%"),
+    "edit_unmatched": ("&emsp;edits for which it has no layer", "↓", ".0%"),
+    "boundary": ("Boundary error, alpha within 3 px of an edge", "↓", ".3f"),
+    "hidden_colour": ("Hidden colour error, levels", "↓", ".1f"),
+    "recomposition_mean": ("Recomposition error, mean, levels", "↓", ".3f"),
+    "empty": ("Empty layers", "↓", ".1%"),
+    "duplicate": ("Duplicate layers", "↓", ".1%"),
     "layers": ("Layers", "", ".1f"),
-    "seconds": ("Seconds", "lower", ".2f"),
+    "seconds": ("Seconds", "↓", ".2f"),
 }
 COUNTS = {"recomposition_max": "Recomposition error, largest of all, levels", "failures": "Failures, of all designs"}
 LEVELS = {
@@ -134,7 +134,7 @@ def _figures(summary: dict[str, Any]) -> str:
 def _interval(found: dict[str, Any] | None, form: str) -> str:
     if found is None:
         return ""
-    return f"{found['mean']:{form}} <small>{found['low']:{form}} to {found['high']:{form}}</small>"
+    return f"{found['mean']:{form}}<br><small>{found['low']:{form}} to {found['high']:{form}}</small>"
 
 
 def _plain(value: int | None) -> str:
