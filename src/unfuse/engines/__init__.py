@@ -88,7 +88,9 @@ class Entry:
 
 TABLE: dict[str, Entry] = {
     "embedded": Entry("unfuse.engines.embedded", "Embedded", "ships with the package; any CPU, about a second"),
-    "qwen": Entry("unfuse.engines.qwen", "Qwen", "the published 20-billion-parameter checkpoint: qwen:FOLDER", True),
+    "qwen": Entry(
+        "unfuse.engines.qwen", "Qwen", "the published 20-billion-parameter checkpoint: qwen:FOLDER or :OWNER/NAME", True
+    ),
     "fake": Entry("unfuse.engines.fake", "Fake", "brightness bands; for tests, and the tutorial for writing an engine"),
 }
 
@@ -97,15 +99,15 @@ TABLE: dict[str, Entry] = {
 def load(name: str) -> Engine:
     """The engine of a name, its weights read; the same object when asked again.
 
-    A name may carry a folder of weights: `qwen:checkpoints/layered`. Raises EngineError for an unknown name, and where
-    weights are missing.
+    A name may carry a folder of weights, or their hub name: `qwen:checkpoints/layered`, `qwen:Owner/Name@revision`.
+    Raises EngineError for an unknown name, and where weights are missing.
     """
     key, _, folder = name.partition(":")
     if key not in TABLE:
         raise EngineError(f"engine {name!r} is unknown: say one of {', '.join(TABLE)}")
     entry = TABLE[key]
     if entry.takes_folder != bool(folder):
-        cure = f"say {key}:FOLDER, the folder of its weights" if entry.takes_folder else f"say {key} alone"
+        cure = f"say {key}:FOLDER, the folder or hub name of its weights" if entry.takes_folder else f"say {key} alone"
         raise EngineError(f"engine {name!r}: {cure}")
     kind = getattr(import_module(entry.module), entry.attribute)
     engine: Engine = kind(folder) if entry.takes_folder else kind()

@@ -178,12 +178,15 @@ class Qwen:
 
 
 def find_folder(folder: str | Path) -> Path:
-    """The checkpoint's folder, with all that the engine reads first in its place."""
+    """The checkpoint's folder, downloaded where a hub name is given, with all that the engine reads first in place."""
+    from unfuse.model import hub
     from unfuse.model.checkpoint import read_json, weight_files
 
     path = Path(folder).expanduser()
     if not path.is_dir():
-        raise EngineError(f"{path} is not a folder: give the folder of a downloaded Qwen-Image-Layered checkpoint")
+        if not hub.is_name(str(folder)):
+            raise EngineError(f"{path} is not a folder: give the folder of a checkpoint, or its hub name Owner/Name")
+        path = hub.download(str(folder))
     kind = read_json(path / "model_index.json").get("_class_name")
     if kind != PIPELINE:
         raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}")
