@@ -287,6 +287,39 @@ def export(
     print(to)
 
 
+@app.command()
+def evaluate(
+    designs: Annotated[Path, typer.Argument(metavar="DESIGNS", help="A folder of designs with their true layers.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The report's folder.")] = Path("report"),
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Score the layers in this folder; no engine is run.")
+    ] = None,
+    layers: Annotated[str, typer.Option("--layers", "-n", metavar="truth|auto|1..16", help="How many to ask for.")] = (
+        "truth"
+    ),
+    engine: EngineOption = "embedded",
+    steps: StepsOption = None,
+    seed: SeedOption = 0,
+    short: Annotated[int, typer.Option(help="Pixels of the short side at which layers are compared.")] = 512,
+    as_json: JsonOption = False,
+) -> None:
+    """Score an engine on designs whose layers are known; see docs/evaluation.md."""
+    from unfuse.evaluate import run
+    from unfuse.evaluate.report import sentence
+
+    settings = run.Settings(engine=engine, layers=number(layers), steps=steps, seed=seed, short=short)
+    with progress() as shown:
+        task = shown.add_task(f"Evaluating {escape(str(predictions or engine))}", total=None)
+        result = run.evaluate(
+            designs, out, settings, predictions, lambda done, total: shown.update(task, completed=done, total=total)
+        )
+    if as_json:
+        print(json.dumps({"about": result["about"], "summary": result["summary"], "outputs": [str(out)]}))
+        return
+    err.print(escape(sentence(result)), soft_wrap=True)
+    print(out / "index.html")
+
+
 def number(layers: str) -> Any:
     """What -n says; what is neither a number nor 'auto' is refused by the library, in its words."""
     return int(layers) if layers.isdecimal() else layers

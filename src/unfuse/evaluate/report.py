@@ -113,6 +113,24 @@ def card(
     return f"<article><h3>{escape(row['id'])}{failed}</h3><small>{escape(' · '.join(says))}</small>{pictures}</article>"
 
 
+def sentence(result: dict[str, Any]) -> str:
+    """The result in a line."""
+    about, summary = result["about"], result["summary"]
+    mine = summary[about["method"]]
+
+    def told(key: str, form: str) -> str:
+        found = mine[key]
+        mean, low, high = (np.ravel(found[name])[0] for name in ("mean", "low", "high"))
+        return f"{mean:{form}} ({low:{form}} to {high:{form}})"
+
+    baseline = summary[BASELINE]["edit"]["mean"]
+    return (
+        f"{about['method']}, {about['count']} designs, {mine['failures']} failures: "
+        f"RGB L1 {told('strict_rgb_l1', '.3f')}, alpha IoU {told('strict_alpha_iou', '.3f')}, "
+        f"edits {told('edit', '.1f')} dB where the flat picture with the true mask has {baseline:.1f} dB"
+    )
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 

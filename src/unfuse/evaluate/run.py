@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from unfuse import __version__, engines
 from unfuse.decomposition import MOST, decompose
-from unfuse.errors import FormatError
+from unfuse.errors import FormatError, UnfuseError
 from unfuse.evaluate import baselines, measures, report
 from unfuse.evaluate.consistency import BASELINE, EDITS, Edited, consistency
 from unfuse.evaluate.designs import Design, at_short_side, brought_to, read_designs, read_layers, read_seconds
@@ -49,6 +49,13 @@ class Settings:
     seed: int = 0
     short: int = 512
     resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str) and self.layers not in ("truth", "auto"):
+            raise UnfuseError(f"layers={self.layers!r}: say 'truth', 'auto' or a number from 1 to {MOST}")
+        for name in ("short", "resamples"):
+            if getattr(self, name) < 1:
+                raise UnfuseError(f"{name}={getattr(self, name)}: say 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
