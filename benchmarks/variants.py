@@ -106,9 +106,12 @@ def main() -> None:
             clock.append(time.process_time())
             flatten(one)
             clock.append(time.process_time())
-            write_flat(Path(folder) / f"x{given.suffix}", pixels)
+            if given.suffix == ".png":
+                variants._png(pixels, stack)
+            else:
+                write_flat(Path(folder) / f"x{given.suffix}", pixels)
             clock.append(time.process_time())
-            for name, start, end in zip(parts, clock, clock[1:], strict=True):
+            for name, start, end in zip(parts, clock[:-1], clock[1:], strict=True):
                 parts[name] += end - start
         print("processor ms each:", ", ".join(f"{name} {value / len(rows) * 1e3:.1f}" for name, value in parts.items()))
 

@@ -131,3 +131,19 @@ def test_a_canvas_is_a_preset_or_a_size(tmp_path: Path) -> None:
     assert story.edits == ({"op": "canvas", "width": 1080, "height": 1920},)
     assert banner.edits == ({"op": "canvas", "width": 1200, "height": 628},)
     assert "did you mean 'story'" in wrong.error
+
+
+def test_a_fast_png_keeps_pixels_profile_and_resolution(tmp_path: Path) -> None:
+    from unfuse.pixels import read
+
+    whole = stack().replace(dpi=300.0)
+    for one in (whole, whole.opacity("Back", value=0.5)):
+        (tmp_path / "a.png").write_bytes(module._png(flatten(one), one))
+        found = read(tmp_path / "a.png")
+        np.testing.assert_array_equal((found.pixels * 255).round(), flatten(one))
+        assert found.dpi == 300
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    (tmp_path / "a.png").write_bytes(module._png(flatten(whole), whole.replace(icc=profile)))
+    assert read(tmp_path / "a.png").icc == profile
