@@ -235,7 +235,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw training pictures.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    start: Annotated[Path | None, typer.Option(metavar="DIR", help="A checkpoint to take the weights of.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A run or an .onnx file to take the weights of.")
+    ] = None,
 ) -> None:
     """Train a model. A run that was stopped goes on where its last checkpoint was."""
     for module in ("torch", "safetensors"):
