@@ -26,7 +26,7 @@ from unfuse import formats
 from unfuse.composite import flatten
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.formats import manifest
-from unfuse.layers import BLEND_MODES, KINDS, Box, Layer, LayerStack, Provenance
+from unfuse.layers import BLEND_MODES, KINDS, Box, Layer, LayerStack, Original, Provenance, State
 
 SUFFIXES = [suffix for row in formats.FORMATS for suffix in row.suffixes]
 EVERYTHING = settings(max_examples=25, deadline=None)
@@ -165,12 +165,11 @@ def test_the_schema_says_what_the_model_has() -> None:
     assert tuple(layer["kind"]["enum"]) == KINDS
     assert tuple(layer["blend_mode"]["enum"]) == BLEND_MODES
     assert list(schema["properties"]["provenance"]["properties"]) == [f.name for f in dataclasses.fields(Provenance)]
-    # What is edited is kept as it shows; what it was made from and the way back are not.
-    assert set(layer) == {field.name for field in dataclasses.fields(Layer)} - {"pixels", "original"} | {
-        "file",
-        "whole",
-    }
-    stack = {field.name for field in dataclasses.fields(LayerStack)} - {"past", "future"}
+    assert set(layer) == {field.name for field in dataclasses.fields(Layer)} - {"pixels"} | {"file", "whole"}
+    original = schema["$defs"]["original"]["properties"]
+    assert set(original) == {field.name for field in dataclasses.fields(Original)} - {"pixels"} | {"file", "made"}
+    assert set(schema["$defs"]["states"]["items"]["properties"]) == {field.name for field in dataclasses.fields(State)}
+    stack = {field.name for field in dataclasses.fields(LayerStack)}
     assert set(schema["properties"]) == stack | {"format", "version", "layout", "flat"}
 
 

@@ -62,6 +62,14 @@ def find(edit: Any) -> Op:
     return TABLE[edit["op"]]
 
 
+def check_step(edit: Any) -> None:
+    """Raise StackError unless a look or effect that a file says a layer has is one, with values that it takes."""
+    op = find(edit)
+    if not op.is_step:
+        raise StackError(f"{op.name} is neither a look nor an effect")
+    op.check({"layer": "", **{name: value for name, value in edit.items() if name != "op"}})
+
+
 def method(stack: LayerStack, name: str) -> Callable[..., LayerStack]:
     """The edit of that name as a method of the stack; AttributeError where there is none."""
     if name not in TABLE:

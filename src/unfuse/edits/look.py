@@ -55,7 +55,7 @@ def _put(edits: tuple[Edit, ...], new: Edit) -> tuple[Edit, ...]:
 
 
 def _ops(apply: Callable[..., LayerStack], functions: dict[str, Callable[..., Any]]) -> tuple[Op, ...]:
-    return tuple(Op(name, partial(apply, name), function, takes_layer=True) for name, function in functions.items())
+    return tuple(Op(name, partial(apply, name), function, is_step=True) for name, function in functions.items())
 
 
 OPS = (*_ops(_look, LOOKS), *_ops(_effect, EFFECTS), Op.of(opacity), Op.of(blend))

@@ -31,8 +31,8 @@ class Op:
 
     name: str
     function: Function
-    signature: Callable[..., Any]  # its first parameter is what is edited; `takes_layer` adds the field `layer`
-    takes_layer: bool = False
+    signature: Callable[..., Any]  # its first parameter is what is edited
+    is_step: bool = False  # a look or effect: the signature is of pixels, and the field `layer` is added to it
 
     @classmethod
     def of(cls, function: Function) -> Op:
@@ -50,7 +50,7 @@ class Op:
         hints = get_type_hints(self.signature, include_extras=True)
         parameters = list(inspect.signature(self.signature).parameters.values())[1:]
         own = {p.name: (of_type(hints[p.name]), p.default) for p in parameters}
-        return ({"layer": (of_type(Selectors), inspect.Parameter.empty)} if self.takes_layer else {}) | own
+        return ({"layer": (of_type(Selectors), inspect.Parameter.empty)} if self.is_step else {}) | own
 
     @property
     def positional(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 `manifest.json` says everything but the pixels and follows `manifest.schema.json`, which ships beside this module;
 `flat.png` is a preview; `profile.icc` is there where the stack has a profile; each layer is a PNG, cropped to its box
-("cropped") or on the full canvas ("canvas"). Both layouts are read back without loss, from either container.
+("cropped") or on the full canvas ("canvas"). Both layouts are read back without loss, from either container. What
+edited layers were made from, and the states that undo and redo go to, lie in `kept/`: see `kept`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
 from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
 
+from unfuse import edits
 from unfuse.composite import THREADS, flatten
 from unfuse.errors import FormatError, PictureError, StackError
+from unfuse.formats.kept import FIELDS, FOLDER, Kept, area, digest, fields
 from unfuse.formats.names import file_names
-from unfuse.layers import Box, Layer, LayerStack, Pixels, Provenance
+from unfuse.layers import Box, Layer, LayerStack, Original, Pixels, Provenance, State
 from unfuse.pixels import quantise, write_flat
 from unfuse.pixels import read as read_picture
 
@@ -39,20 +43,29 @@ def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
     named = list(file_names(stack.layers))
     names = {layer.id: name for layer, name in named}
     canvas = Box(0, 0, *stack.size)
+    shared = {name: layer.pixels for layer, name in named if layer.pixels is not None and layout == "cropped"}
+    kept = Kept(stack, shared)
     manifest: dict[str, Any] = {"format": "unfuse", "version": VERSION, "layout": layout}
     manifest |= {"size": stack.size, "depth": stack.depth, "dpi": stack.dpi}
     manifest |= {"icc": ICC} if stack.icc is not None else {}
     manifest |= {"flat": FLAT, "provenance": dataclasses.asdict(stack.provenance), "notes": stack.notes}
-    manifest["layers"] = [_entry(layer, names, canvas, layout) for layer in stack]
+    manifest["layers"] = [_entry(layer, names, canvas, layout, kept) for layer in stack]
+    states = {"past": kept.states(stack.past), "future": kept.states(stack.future)}
+    manifest |= {name: entries for name, entries in states.items() if entries}
     yield MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode(errors="surrogatepass")
     yield FLAT, _png(flatten(stack), stack)
     if stack.icc is not None:
         yield ICC, stack.icc
-    pictures = [(name, layer, layout == "canvas") for layer, name in named]
-    pictures += [(_whole(name), layer, False) for layer, name in named if _leaves(layer.box, canvas, layout)]
+    pictures = [(name, partial(_shown, layer, stack, layout)) for layer, name in named]
+    pictures += [
+        (_whole(name), partial(_shown, layer, stack, "cropped"))
+        for layer, name in named
+        if _leaves(layer.box, canvas, layout)
+    ]
+    pictures += [(name, partial(np.asarray, pixels)) for name, pixels in kept.pictures()]
     with ThreadPoolExecutor(THREADS) as pool:  # zlib works outside the interpreter's lock
-        files = pool.map(lambda row: _png(row[1].to_canvas(stack.size) if row[2] else row[1].pixels, stack), pictures)
-        yield from zip((name for name, _, _ in pictures), files, strict=True)
+        files = pool.map(lambda row: _png(row[1](), stack), pictures)
+        yield from zip((name for name, _ in pictures), files, strict=True)
 
 
 def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
@@ -70,11 +83,18 @@ def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
     if len(set(used)) < len(used):
         raise FormatError(f"{what} gives one file to several layers: give each its own")
     most = LAYERS_TO_CANVAS * max_pixels
+    states = [state for name in ("past", "future") for state in manifest.get(name, [])]
+    history = area(entry for state in states for entry in state["layers"])
     reader = _Reader(read, what, Box(0, 0, width, height), manifest["depth"], manifest["layout"], most)
+    if history > most:
+        reader.notes.append(f"its history of {history:,} pixels is too large to be read: nothing can be undone")
+        manifest |= {"past": [], "future": []}
     try:
         return LayerStack(
             size=(width, height),
             layers=tuple(reader.layer(entry) for entry in manifest["layers"]),
+            past=tuple(reader.state(state) for state in manifest.get("past", [])),
+            future=tuple(reader.state(state) for state in manifest.get("future", [])),
             depth=manifest["depth"],
             icc=read(ICC, LARGEST_ICC) if "icc" in manifest else None,
             dpi=manifest["dpi"],
@@ -112,7 +132,10 @@ def schema() -> dict[str, Any]:
 def members(manifest: dict[str, Any]) -> set[str]:
     """The names of all files that a checked manifest speaks of, its own too."""
     icc = {ICC} & {manifest.get("icc")}
-    return {MANIFEST, FLAT} | icc | {x[k] for x in _leaves_of(manifest["layers"]) for k in ("file", "whole") if k in x}
+    states = [manifest, *manifest.get("past", []), *manifest.get("future", [])]
+    entries = [entry for state in states for entry in _leaves_of(state["layers"])]
+    entries += [entry["original"] for entry in entries if "original" in entry]
+    return {MANIFEST, FLAT} | icc | {entry[key] for entry in entries for key in ("file", "whole") if key in entry}
 
 
 @dataclasses.dataclass
@@ -127,16 +150,25 @@ class _Reader:
     most: int
     taken: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
+    known: dict[str, Pixels] = dataclasses.field(default_factory=dict)  # so that states share what they shared
+
+    def state(self, state: dict[str, Any]) -> State:
+        """Another state of the stack; its layers are cropped, whatever the layout."""
+        cropped = dataclasses.replace(self, layout="cropped", taken=0)
+        width, height = state["size"]
+        return State((width, height), tuple(cropped.layer(x) for x in state["layers"]), tuple(state["edits"]))
 
     def layer(self, entry: dict[str, Any]) -> Layer:
-        fields = {key: entry[key] for key in ("id", "name", "kind", "opacity", "blend_mode", "visible", "locked")}
+        given = {key: entry[key] for key in FIELDS if key != "box"}
         if "layers" in entry:
-            return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **fields)
+            return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **given)
         box = Box(*entry["box"])
         if self.layout == "cropped":
             self.take(box)
-            return Layer(box=box, pixels=self.pixels(entry["file"], box), **fields)
+            shown = self.pixels(entry["file"], box)
+            return Layer(box=box, pixels=shown, original=self.original(entry, shown), **given)
         shown = self.pixels(entry["file"], self.canvas)
+        given["original"] = self.original(entry, shown)
         content = Layer.from_canvas("content", "object", shown)
         if not content.is_empty:
             box = box.union(content.box)
@@ -147,7 +179,22 @@ class _Reader:
             pixels[whole.within(box)] = self.pixels(entry["whole"], whole)
         if common := box.intersection(self.canvas):
             pixels[common.within(box)] = shown[common.within(self.canvas)]
-        return Layer(box=box, pixels=pixels, **fields)
+        return Layer(box=box, pixels=pixels, **given)
+
+    def original(self, entry: dict[str, Any], shown: Pixels) -> Original | None:
+        """What a layer was made from, unless its file no longer shows what was made."""
+        if "original" not in entry:
+            return None
+        made = entry["original"]
+        if made["made"] != digest(shown):
+            self.notes.append(f"{entry['file']!r} was painted: it stays as it is, and its edits cannot be taken back")
+            return None
+        for edit in (*made["looks"], *made["effects"]):
+            edits.check_step(edit)
+        box = Box(*made["box"])
+        self.take(box)
+        pixels = self.pixels(made["file"], box)
+        return Original(box, pixels, tuple(made["transform"]), tuple(made["looks"]), tuple(made["effects"]))
 
     def take(self, box: Box) -> None:
         """Count a layer's pixels before there is memory for them."""
@@ -157,6 +204,8 @@ class _Reader:
 
     def pixels(self, name: str, box: Box) -> Pixels:
         """The PNG of that name, which must have the size of `box`, at the stack's depth."""
+        if name in self.known and self.known[name].shape[:2] == (box.height, box.width):
+            return self.known[name]
         what = f"{name!r} in {self.what}"
         area = box.width * box.height
         try:
@@ -167,17 +216,25 @@ class _Reader:
             raise FormatError(f"{what} has {picture.size} pixels, {MANIFEST} gives it {box.size}: keep the size")
         if picture.depth > self.depth:
             self.notes.append(f"{name!r} has 16 bits in a stack of 8: rounded")
-        return quantise(picture.pixels, self.depth)
+        pixels = quantise(picture.pixels, self.depth)
+        if self.layout == "cropped" or name.startswith(FOLDER):  # a canvas would only take memory: it is cropped
+            self.known[name] = pixels
+        return pixels
 
 
-def _entry(layer: Layer, names: dict[str, str], canvas: Box, layout: Layout) -> dict[str, Any]:
-    entry: dict[str, Any] = {"id": layer.id, "name": layer.name, "kind": layer.kind, "box": layer.box}
-    entry |= {"opacity": layer.opacity, "blend_mode": layer.blend_mode}
-    entry |= {"visible": layer.visible, "locked": layer.locked}
+def _entry(layer: Layer, names: dict[str, str], canvas: Box, layout: Layout, kept: Kept) -> dict[str, Any]:
     if layer.pixels is None:
-        return entry | {"layers": [_entry(inner, names, canvas, layout) for inner in layer.layers]}
-    entry["file"] = names[layer.id]
+        return fields(layer) | {"layers": [_entry(inner, names, canvas, layout, kept) for inner in layer.layers]}
+    entry = fields(layer) | {"file": names[layer.id]}
+    if layer.original:
+        entry |= kept.original(layer, layer.pixels if layout == "cropped" else layer.to_canvas(canvas.size))
     return entry | ({"whole": _whole(names[layer.id])} if _leaves(layer.box, canvas, layout) else {})
+
+
+def _shown(layer: Layer, stack: LayerStack, layout: Layout) -> Pixels:
+    """What a layer's file shows."""
+    assert layer.pixels is not None
+    return layer.pixels if layout == "cropped" else layer.to_canvas(stack.size)
 
 
 def _png(pixels: Pixels | None, stack: LayerStack) -> bytes:
