@@ -172,6 +172,32 @@ def test_edit(stack: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert off(shown(Path("a.png")), np.asarray(before.flatten())) == 0
 
 
+def test_undo_and_redo(stack: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = unfuse.load(stack)
+    Path("recipe.yaml").write_text("- {op: move, layer: 1, x: 9}\n- {op: hide, layer: 2}\n")
+    run(capfd, "edit", "stack.zip", "recipe.yaml", "-o", "a.zip")
+    assert run(capfd, "undo", "a.zip", "-o", "b.zip")[0] == "b.zip\n"
+    assert run(capfd, "redo", "b.zip", "-o", "c.zip")[0] == "c.zip\n"
+    a, b, c = (unfuse.load(f"{name}.zip") for name in "abc")
+    assert (a[1].box, b[1].box, c[1].box) == (before[1].box.moved(9, 0), before[1].box, before[1].box.moved(9, 0))
+    assert "nothing to redo" in run(capfd, "redo", "a.zip", "-o", "d.zip", code=2)[1]
+
+
+def test_variants(stack: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = unfuse.load(stack)[1].name
+    Path("table.csv").write_text(f'name,"{name}.x"\nleft,-5\nright,5\n')
+    assert run(capfd, "variants", "stack.zip", "table.csv", "-o", "out", "--workers", "1") == (
+        "out/left.png\nout/right.png\n",
+        "",
+    )
+    moved = unfuse.load(stack).move(1, x=5)
+    assert off(shown(Path("out/right.png")), np.asarray(moved.flatten())) == 0
+    Path("table.csv").write_text(f'name,"{name}.x"\nleft,-5\nwrong,far\n')
+    out, error = run(capfd, "variants", "stack.zip", "table.csv", "-o", "out", "--workers", "1", code=2)
+    assert out == "out/left.png\n"
+    assert "1 of 2 variants failed: wrong: move: the field 'x' is 'far'" in error
+
+
 @pytest.mark.parametrize("by", ["name", "id", "number"])
 def test_split(stack: Path, by: str, capfd: pytest.CaptureFixture[str]) -> None:
     before = unfuse.load(stack)

@@ -194,6 +194,62 @@ def edit(
     tell(after, targets, as_json, stack)
 
 
+@app.command()
+def undo(
+    stack: StackArgument,
+    outs: OutOption,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Take back the last edits of a project."""
+    targets = aims(outs, suffix, as_json)
+    before = read(stack, limit_megapixels).undo()
+    write(before, targets)
+    tell(before, targets, as_json, stack)
+
+
+@app.command()
+def redo(
+    stack: StackArgument,
+    outs: OutOption,
+    limit_megapixels: LimitOption = 200,
+    suffix: FormatOption = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Do again what was undone last in a project."""
+    targets = aims(outs, suffix, as_json)
+    after = read(stack, limit_megapixels).redo()
+    write(after, targets)
+    tell(after, targets, as_json, stack)
+
+
+@app.command()
+def variants(
+    stack: StackArgument,
+    rows: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="A row a variant, a column what is varied.")],
+    to: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder; one that is there goes on.")],
+    suffix: Annotated[str, typer.Option("--format", metavar="SUFFIX", help="Such as png, jpg, psd or zip.")] = "png",
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a core.")] = None,
+    limit_megapixels: LimitOption = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a picture for every row of a table, and a contact sheet. A row that fails leaves the others alone."""
+    from unfuse import variants as module
+
+    before = read(stack, limit_megapixels)
+    with progress() as shown:
+        task = shown.add_task("Making variants", total=len(module.read_table(rows)))
+        options: dict[str, Any] = {"suffix": f".{suffix.lstrip('.')}", "workers": workers}
+        made = module.variants(before, rows, to, on_row=lambda _: shown.advance(task), **options)
+    if as_json:
+        print(json.dumps([{"name": x.name, "file": x.file, "error": x.error} for x in made], ensure_ascii=False))
+    else:
+        print("\n".join(str(to / x.file) for x in made if x.file))
+    if failed := [f"{x.name}: {x.error}" for x in made if x.error]:
+        raise UnfuseError(f"{len(failed)} of {len(made)} variants failed: {'; '.join(failed)}")
+
+
 @app.command("engines")
 def list_engines(as_json: JsonOption = False) -> None:
     """Say which engines there are, and whether they can run here."""
