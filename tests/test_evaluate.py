@@ -15,7 +15,7 @@ from PIL import Image
 
 from unfuse.errors import FormatError
 from unfuse.evaluate import baselines, consistency, measures
-from unfuse.evaluate.designs import at_short_side, brought_to, read_designs, read_layers
+from unfuse.evaluate.designs import brought_to, fitted, read_designs, read_layers, shrunk
 from unfuse.evaluate.metric import Rgba, Score, align, compare
 from unfuse.evaluate.run import COLOURS, COPY, Settings, evaluate
 from unfuse.evaluate.statistics import bootstrap, interval
@@ -233,8 +233,10 @@ def test_shrinking_averages_premultiplied_values() -> None:
     layer[1, 1] = (255, 255, 255, 0)  # colour that nobody sees
     assert brought_to(layer, (1, 1)).tolist() == [[[200, 100, 50, 64]]]
     assert brought_to(layer, (2, 2))[1, 1].tolist() == [0, 0, 0, 0]
-    assert at_short_side([plain((1, 2, 3), WHOLE)], (WIDTH, HEIGHT), 32)[0].shape == (32, 48, 4)
-    assert at_short_side([plain((1, 2, 3), WHOLE)], (WIDTH, HEIGHT), 512)[0].shape == (HEIGHT, WIDTH, 4)
+    assert fitted([layer], (2, 2))[0] is layer
+    assert shrunk((96, 64), 32) == (48, 32)
+    assert shrunk((96, 64), 512) == (96, 64)
+    assert shrunk((1000, 3), 1) == (333, 1)
 
 
 def test_the_bootstrap_interval_is_that_of_the_mean() -> None:

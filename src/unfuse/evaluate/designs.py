@@ -94,11 +94,15 @@ def brought_to(rgba: Rgba, size: tuple[int, int]) -> Rgba:
     return np.asarray(np.clip(levels, 0, 255), np.uint8)
 
 
-def at_short_side(stack: Sequence[Rgba], size: tuple[int, int], short: int) -> list[Rgba]:
-    """Layers of a canvas of `size` (width, height) with its short side brought to `short`; never enlarged."""
+def fitted(stack: Sequence[Rgba], size: tuple[int, int]) -> list[Rgba]:
+    """Layers at a (width, height); those that have it stay as they are, to the bit."""
+    return [layer if layer.shape[1::-1] == size else brought_to(layer, size) for layer in stack]
+
+
+def shrunk(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """A (width, height) with its short side brought to `short`; never enlarged."""
     scale = min(1.0, short / min(size))
-    smaller = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    return [brought_to(x, smaller) for x in stack]
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _open(file: Path) -> Image.Image:

@@ -3,8 +3,9 @@
 For each design: the layers, the trivial baselines beside them, all measures, a row of figures and a card for the page.
 Then means over designs with bootstrap intervals. The answer is `report.json` and, of the same, `index.html`.
 
-All measures but recomposition and boundary error, which are taken at native size, are taken with the short side brought
-to 512 pixels (LayerD's Crello protocol).
+The order-aware metric and the hidden colour error are taken with the short side brought to 512 pixels (LayerD's Crello
+protocol); recomposition, boundary error and edits at native size, edits with a short side of at most 1024: layers that
+are shrunk one by one do not flatten to the shrunk picture, and 50 dB is all that edits could reach then.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from unfuse.decomposition import MOST, decompose
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.evaluate import baselines, measures, report
 from unfuse.evaluate.consistency import BASELINE, EDITS, Edited, consistency
-from unfuse.evaluate.designs import Design, at_short_side, brought_to, read_designs, read_layers, read_seconds
+from unfuse.evaluate.designs import Design, brought_to, fitted, read_designs, read_layers, read_seconds, shrunk
 from unfuse.evaluate.metric import MERGES, WORST, Rgba, compare
 from unfuse.evaluate.statistics import summarise
 from unfuse.layers import to_8_bit
 from unfuse.pixels import replacing
 
 COPY, COLOURS = "picture as background", "k-means colours"
+SHARP = 1024  # pixels of the short side, at most, at which edits are made
 FILES = ("report.json", "index.html")
 Row = dict[str, Any]
 
@@ -121,21 +123,22 @@ def score_design(design: Design, method: str, settings: Settings, predictions: P
         COPY: Answer(baselines.picture_as_background(picture, len(truth))),
         COLOURS: Answer(baselines.colours(picture, len(truth), settings.seed)),
     }
-    small_truth = at_short_side(truth, size, settings.short)
-    target = small_truth[0].shape[1], small_truth[0].shape[0]
+    target, sharp = shrunk(size, settings.short), shrunk(size, SHARP)
+    small_truth = [brought_to(layer, target) for layer in truth]
     small = {name: [brought_to(layer, target) for layer in answer.stack] for name, answer in answers.items()}
     scores = {name: score(answers[name], small[name], truth, small_truth, picture) for name in answers}
     shown = brought_to(answers[COPY].stack[0], target)
     usable = {name: stack or [shown] for name, stack in small.items()}  # without layers there is still the picture
     pairs = {name: measures.match(stack, small_truth) for name, stack in usable.items()}
+    native = {name: fitted(answer.stack or answers[COPY].stack[:1], size) for name, answer in answers.items()}
     for name, stack in usable.items():
-        native = answers[name].stack or answers[COPY].stack[:1]
-        fitting = [x if x.shape == truth[0].shape else brought_to(x, size) for x in native]
         scores[name]["hidden_colour"] = measures.hidden_colour_error(stack, small_truth, pairs[name])
-        scores[name]["boundary"] = measures.boundary_error(fitting, truth, pairs[name])
-    edits, worst = score_edits(small_truth, {name: (usable[name], pairs[name]) for name in usable}, method)
+        scores[name]["boundary"] = measures.boundary_error(native[name], truth, pairs[name])
+    edited = {method: (fitted(native[method], sharp), pairs[method])}
+    edited[COPY] = fitted(native[COPY][:1], sharp), pairs[COPY]  # the empty ones only take time
+    edits, worst = score_edits(fitted(truth, sharp), edited, method)
     scores[BASELINE] = {}
-    for name in scores:
+    for name in (method, COPY, BASELINE):
         scores[name] |= edit_means(edits, name)
     row = {"id": design.id, "template": design.template, "size": size, "true_layers": len(truth)}
     row |= {"methods": scores, "edits": edits}
