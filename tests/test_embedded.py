@@ -140,14 +140,6 @@ def test_rivals_are_settled_and_overlap_stays() -> None:
     assert (got[4] == alpha[4]).all()
 
 
-def test_push_pull_keeps_what_is_known_and_continues_it() -> None:
-    weight = np.zeros((32, 48), np.float32)
-    weight[:, :10] = 1
-    values = np.broadcast_to(np.array([0.2, 0.5, 0.9], np.float32), (32, 48, 3))
-    got = embedded.spread(values * weight[..., None], weight)
-    np.testing.assert_allclose(got, values, atol=1e-4)
-
-
 def test_merging_prefers_neighbours_in_one_slot() -> None:
     def spot(row: int, column: int, slot: int) -> embedded.Piece:
         alpha = np.zeros((40, 40), np.float32)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from unfuse.engines import Count, EngineLayers, OnStep, Step
 from unfuse.errors import EngineError
 from unfuse.layers import Kind
+from unfuse.refine import spread
 from unfuse.tokens import position_ids
 
 Plane = NDArray[np.float32]
@@ -262,24 +263,5 @@ def complete(
     guess = cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
     seen = alpha[slot] * np.prod(1 - alpha[slot + 1 :], axis=0)
     sure = (((seen - 0.6) / 0.35).clip(0, 1) ** 2).astype(np.float32)
-    full: NDArray[np.float32] = (
-        (guess + spread((picture - guess) * sure[..., None], sure)).clip(0, 1).astype(np.float32)
-    )
+    full: NDArray[np.float32] = (guess + spread(picture - guess, sure)).clip(0, 1).astype(np.float32)
     return full
-
-
-def spread(weighted: NDArray[np.float32], weight: Plane) -> NDArray[np.float32]:
-    """Push-pull: values times weight `h w c` and weight `h w` to values everywhere (Gortler et al. 1996, 3.4)."""
-    import cv2
-
-    h, w = weight.shape
-    if min(h, w) <= 2:
-        total = max(float(weight.sum()), 1e-6)
-        return np.broadcast_to(weighted.sum((0, 1)) / total, weighted.shape).astype(np.float32)
-    small = ((w + 1) // 2, (h + 1) // 2)
-    few = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
-    gain = np.minimum(1, 4 * few) / np.maximum(few, 1e-6)  # four neighbours of which one is known are known
-    below = spread(cv2.resize(weighted, small, interpolation=cv2.INTER_AREA) * gain[..., None], few * gain)
-    grown = cv2.resize(below, (w, h), interpolation=cv2.INTER_LINEAR).reshape(weighted.shape)
-    filled: NDArray[np.float32] = (weighted + (1 - np.minimum(weight, 1))[..., None] * grown).astype(np.float32)
-    return filled
