@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 import unfuse
-from unfuse import oklab
+from unfuse import oklab, recipe
 from unfuse.composite import flatten, reflatten
 from unfuse.edits import TABLE
 from unfuse.errors import StackError
@@ -147,6 +151,27 @@ def test_every_op_is_tried() -> None:
     assert set(EDITS) == set(TABLE)
 
 
+def test_the_docs_and_the_published_schema_say_what_there_is() -> None:
+    root = Path(__file__).parents[1]
+    spec = importlib.util.spec_from_file_location("make_edits", root / "docs" / "make_edits.py")
+    assert spec
+    assert spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    page = (root / "docs" / "edits.md").read_text("utf-8")
+    assert made.rows() in page, "run docs/make_edits.py"
+    assert json.loads(made.SCHEMA.read_text("utf-8")) == recipe.schema(), "run docs/make_edits.py"
+    Draft202012Validator.check_schema(recipe.schema())
+    known = made.recipes(page)
+    assert len(known) == 7
+    stack = made.poster()
+    for _, text in known:
+        edits = recipe.parse(text)
+        Draft202012Validator(recipe.schema()).validate({"edits": [dict(edit) for edit in edits.edits]})
+        after = recipe.run(stack, edits)
+        assert after.size != stack.size or not np.array_equal(flatten(after), flatten(stack))
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_move_keeps_every_bit_and_shares_the_pixels(depth: Any) -> None:
     pixels = noise(5, 4, 0, depth)
@@ -206,6 +231,35 @@ def test_a_flat_layer_gets_exactly_the_colour() -> None:
     assert pixels is not None
     assert (pixels[..., :3] == (0x10, 0xA0, 0xE0)).all()
     assert np.array_equal(pixels[..., 3], before[..., 3])
+
+
+def test_recolor_leaves_white_lettering_white_and_colours_grey_by_its_light() -> None:
+    pixels = opaque(10, 10, (200, 30, 40))
+    pixels[4:6, 2:8, :3] = 255
+    badge = LayerStack((10, 10), (layer("Badge", (0, 0, 10, 10), pixels),))
+    after = badge.recolor("Badge", color="#3366cc")["Badge"].pixels
+    assert after is not None
+    assert (after[4:6, 2:8, :3] >= 240).all()
+    assert (after[0, 0, :3].astype(int) - (200, 30, 40))[2] > 100
+    grey = opaque(10, 10, (128, 128, 128))
+    grey[5:, :, :3] = 0
+    tinted = LayerStack((10, 10), (layer("A", (0, 0, 10, 10), grey),)).recolor("A", color="#304060")["A"].pixels
+    assert tinted is not None
+    assert tinted[0, 0, 2] > tinted[0, 0, 0] + 30  # blue where there was light
+    assert tinted[9, 9].max(initial=0, where=[True, True, True, False]) < 40  # and dark where there was none
+
+
+def test_palette_exchanges_a_colour_in_light_and_shade_and_nothing_else() -> None:
+    pixels = opaque(3, 1, (209, 73, 91))
+    pixels[0, 1, :3] = (180, 60, 75)  # the same in the shade
+    pixels[0, 2, :3] = (40, 160, 60)
+    stack = LayerStack((3, 1), (layer("A", (0, 0, 3, 1), pixels),))
+    after = stack.palette("A", colors={"#d1495b": "#f4a300", "#c3423f": "#6a4c93"})["A"].pixels
+    assert after is not None
+    assert np.abs(after[0, 0, :3].astype(int) - (0xF4, 0xA3, 0x00)).max() <= 1
+    shade = oklab.from_rgb((after[0, 1:2, :3] / 255).astype(np.float32))[0] / oklab.lab_of("#f4a300")
+    assert np.abs(shade[[0, 2]] - 0.9).max() < 0.06
+    assert np.abs(after[0, 2].astype(int) - pixels[0, 2]).max() <= 1
 
 
 def test_looks_are_set_not_added(stack: LayerStack) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unfuse import recipe
 from unfuse.composite import flatten
@@ -78,3 +79,13 @@ def test_differences_say_what_would_change() -> None:
         "order: Badge, Wall",
     ]
     assert recipe.differences(before, before.remove("Badge")) == ["Badge: removed"]
+
+
+def test_pictures_are_found_from_the_recipes_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "#f00").save(tmp_path / "red.png")
+    (tmp_path / "r.yaml").write_text("- {op: replace_picture, layer: Badge, picture: red.png}\n")
+    after = recipe.run(stack(), recipe.read(tmp_path / "r.yaml"))
+    assert np.array_equal(after["Badge"].to_canvas((16, 16))[2:10, 2:10], np.full((8, 8, 4), (255, 0, 0, 255)))
+    (tmp_path / "r.yaml").write_text("- {op: replace_picture, layer: Badge, picture: blue.png}\n")
+    with pytest.raises(StackError, match=r"replace_picture: the picture: .*blue.png: there is no such file"):
+        recipe.run(stack(), recipe.read(tmp_path / "r.yaml"))

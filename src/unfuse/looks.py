@@ -11,27 +11,34 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from einops import rearrange, reduce
+from einops import reduce
 
 from unfuse import oklab
 from unfuse.errors import StackError
 from unfuse.fields import Amount, Color, Field, Share
 from unfuse.oklab import Floats
 
+GREY = 0.03  # chroma of a mean that counts as half a hue, half a grey
 DARK = 0.05  # lightness below which shading says little: keeps what is nearly black from being divided by
 
 
 def recolor(pixels: Floats, *, color: Color, strength: Share = 1.0) -> Floats:
     """Make `color` the layer's mean colour and keep its shading.
 
-    A surface of one colour under changing light has L, a and b in proportion, so the step from the mean to `color` is
-    taken in proportion to each pixel's lightness: shadows stay shadows, black stays black, and the mean is met exactly
-    but for what leaves the gamut. The mean counts pixels by their alpha.
+    A surface of one colour under changing light has L, a and b in proportion, so a pixel takes as much of the step from
+    the mean to `color` as it has of the mean's hue: shadows stay shadows, and white or black lettering stays as it is.
+    Of a layer without hue, as much as it has of the mean's lightness. The mean counts pixels by their alpha, and is met
+    exactly but for what leaves the gamut.
     """
-    lab = oklab.from_rgb(pixels[..., :3])
-    mean = _mean(lab, pixels[..., 3])
-    shade = (lab[..., :1] + DARK) / (mean[0] + DARK)
-    return _with(pixels, lab + strength * shade * (oklab.lab_of(color) - mean))
+    lab, alpha = oklab.from_rgb(pixels[..., :3]), pixels[..., 3]
+    mean = _mean(lab, alpha)
+    chroma = float(mean[1:] @ mean[1:])
+    by_hue = lab[..., 1:] @ mean[1:] / max(chroma, 1e-9)
+    by_light = (lab[..., 0] + DARK) / (mean[0] + DARK)
+    hued = chroma / (chroma + GREY**2)
+    share = np.clip(hued * by_hue + (1 - hued) * by_light, 0, 2)[..., None]
+    share /= max(float(_mean(share, alpha)[0]), 1e-3)
+    return _with(pixels, lab + strength * share * (oklab.lab_of(color) - mean))
 
 
 def hue(pixels: Floats, *, degrees: float) -> Floats:
@@ -53,20 +60,24 @@ def palette(
     pixels: Floats,
     *,
     colors: Annotated[dict[str, Color], Field(minProperties=1, description="Old colour: new colour.")],
-    reach: Annotated[float, Field(exclusiveMinimum=0, maximum=1)] = 0.12,
+    reach: Annotated[float, Field(exclusiveMinimum=0, maximum=1)] = 0.1,
 ) -> Floats:
-    """Exchange colours, such as one brand's for another's, and what lies near them along with them.
+    """Exchange colours, such as one brand's for another's, in light and in shade, and what lies near them along.
 
-    A pixel that has an old colour gets the new one; at a distance of `reach` in OKLab it takes a third of the step.
+    A pixel within half of `reach` in OKLab of an old colour, lit between half and one and a half times as much, gets
+    the new colour lit likewise; up to `reach` it takes part of the step.
     """
     lab = oklab.from_rgb(pixels[..., :3])
     old = np.stack([oklab.lab_of(color) for color in colors])
     step = np.stack([oklab.lab_of(color) for color in colors.values()]) - old
-    distance = reduce((rearrange(lab, "h w c -> h w 1 c") - old) ** 2, "h w n c -> h w n", "sum")
-    nearness = np.exp(-distance / reach**2)
-    # Between two old colours a pixel takes part of both steps, never more than one whole step in all.
-    nearness /= np.maximum(1, nearness.sum(axis=-1, keepdims=True))
-    return _with(pixels, lab + nearness @ step)
+    light = np.clip(lab @ old.T / np.maximum((old**2).sum(axis=-1), 1e-3), 0.5, 1.5)  # h w n: how each would be lit
+    distance = np.sqrt(reduce((lab[..., None, :] - light[..., None] * old) ** 2, "h w n c -> h w n", "sum"))
+    nearness = np.clip(2 - 2 * distance / reach, 0, 1).max(axis=-1, keepdims=True)
+    closest = 1 / (
+        distance**4 + 1e-14
+    )  # of old colours that are near each other, the nearest has nearly all of the say
+    nearness = nearness * closest / closest.sum(axis=-1, keepdims=True)
+    return _with(pixels, lab + (nearness * light) @ step)
 
 
 def gradient(pixels: Floats, *, colors: Annotated[list[Color], Field(minItems=2)]) -> Floats:

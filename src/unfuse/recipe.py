@@ -37,7 +37,10 @@ class Recipe:
 
 
 def read(path: str | os.PathLike[str]) -> Recipe:
-    """The recipe in a .yaml, .yml or .json file. Raises StackError that names the line or the edit that is wrong."""
+    """The recipe in a .yaml, .yml or .json file; pictures are found from its folder.
+
+    Raises StackError that names the line or the edit that is wrong.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -45,9 +48,14 @@ def read(path: str | os.PathLike[str]) -> Recipe:
     if len(data) > LARGEST:
         raise StackError(f"the recipe {os.fspath(path)} has {len(data):,} bytes, the limit is {LARGEST:,}")
     try:
-        return parse(data.decode("utf-8-sig"))
+        found = parse(data.decode("utf-8-sig"))
     except (StackError, UnicodeDecodeError) as error:
         raise StackError(f"the recipe {os.fspath(path)}: {error}") from error
+    folder = Path(path).resolve().parent
+    here = (
+        {**x, "picture": str(folder / x["picture"])} if isinstance(x.get("picture"), str) else x for x in found.edits
+    )
+    return Recipe(tuple(here), found.input)
 
 
 def parse(text: str) -> Recipe:
