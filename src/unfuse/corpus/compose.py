@@ -83,7 +83,7 @@ def compose(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
     """One design at `size` (height, width): true layers bottom to top, the first one opaque."""
     hue = float(rng.random())
     layers = [Drawn(background(pack, rng, size, hue), "background", "background")]
-    layers += [Drawn(d, "decoration", "shape") for d in decorations(rng, size, hue, layers[0].rgba)]
+    layers += [Drawn(d, "decoration", "shape") for d in decorations(rng, size, hue)]
     layers += objects(pack, rng, size)
     if rng.random() < 0.25:
         layers.append(Drawn(drifting(rng, size, hue), "decoration", "drift"))
@@ -145,13 +145,13 @@ def background(pack: Pack, rng: Rng, size: Size, hue: float) -> Rgba:
     return out
 
 
-def decorations(rng: Rng, size: Size, hue: float, below: Rgba) -> list[Rgba]:
+def decorations(rng: Rng, size: Size, hue: float) -> list[Rgba]:
     """Panels, bands, circles, blobs, veils and glass: what lies between the background and the objects."""
     count = int(rng.choice([0, 1, 1, 2, 3]))
-    return [decoration(rng, size, hue, below) for _ in range(count)]
+    return [decoration(rng, size, hue) for _ in range(count)]
 
 
-def decoration(rng: Rng, size: Size, hue: float, below: Rgba) -> Rgba:
+def decoration(rng: Rng, size: Size, hue: float) -> Rgba:
     """One of them."""
     h, w = size
     colour = draw.random_colour(rng, hue if rng.random() < 0.5 else None)
@@ -166,7 +166,7 @@ def decoration(rng: Rng, size: Size, hue: float, below: Rgba) -> Rgba:
         radius = rng.choice([0.0, rng.uniform(0.02, 0.12), 0.5]) * min(bw, bh)
         alpha = draw.rounded_box(size, (x, y, x + bw, y + bh), radius)
         if rng.random() < 0.25:
-            return glass(rng, alpha, below)
+            return glass(rng, alpha)
         layer = shaded(rng, size, colour, alpha * (1.0 if rng.random() < 0.75 else rng.uniform(0.35, 0.9)))
     elif pick < 0.68:
         centre, radius = (rng.uniform(0, w), rng.uniform(0, h)), rng.uniform(0.08, 0.45) * max(size)
@@ -198,7 +198,7 @@ def shaded(rng: Rng, size: Size, colour: Colour, alpha: draw.Plane) -> Rgba:
     return layer
 
 
-def glass(rng: Rng, alpha: draw.Plane, below: Rgba) -> Rgba:
+def glass(rng: Rng, alpha: draw.Plane) -> Rgba:
     """A translucent plate with a brighter rim."""
     white = float(rng.choice([0.05, 0.95]))
     strength = rng.uniform(0.2, 0.65)
