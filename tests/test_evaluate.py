@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from unfuse import cli
 from unfuse.errors import FormatError
 from unfuse.evaluate import baselines, consistency, measures
 from unfuse.evaluate.designs import brought_to, fitted, read_designs, read_layers, shrunk
@@ -343,6 +344,21 @@ def test_wrong_folders_are_refused_before_any_work(designs: Path, tmp_path: Path
             evaluate(source, out, Settings(engine="fake"), predictions)
     assert not (tmp_path / "r").exists()
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_command(designs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for extra, code in ((["--steps", "1"], 0), (["--json"], 0), (["-n", "many"], 2), (["--short", "0"], 2)):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["evaluate", str(designs), "--engine", "fake", "-o", str(tmp_path / "report"), *extra])
+        said = capfd.readouterr()
+        assert end.value.code == code, said.err
+        if code:
+            assert said.err.count("\n") == 1
+        elif "--json" in extra:
+            assert json.loads(said.out)["summary"]["fake"]["failures"] == 0
+        else:
+            assert said.out == f"{tmp_path / 'report' / 'index.html'}\n"
+            assert said.err.startswith("fake, 3 designs, 0 failures: RGB L1 ")
 
 
 def test_a_broken_design_is_named(designs: Path, tmp_path: Path) -> None:
