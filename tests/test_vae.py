@@ -65,3 +65,22 @@ def test_an_rgba_vae_begins_as_the_rgb_one_and_says_opaque(stem: int) -> None:
 def test_params_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="latent_mean and latent_std need 8 numbers"):
         VAEParams(latent=8)
+
+
+@pytest.mark.parametrize("params", [SMALL, VAEParams(base=4), VAEParams(base=4, multipliers=(2,))])
+def test_tiles_change_nothing(params: VAEParams) -> None:
+    torch.manual_seed(2)
+    vae = VAE(params)
+    latents = torch.randn(1, 16, 21, 34)
+    whole = vae.decode(latents)
+    for tile in (64, 100, 10_000):
+        torch.testing.assert_close(vae.decode(latents, tile), whole, atol=1e-5, rtol=0)
+
+
+def test_tiles_see_no_more_than_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    vae = VAE(VAEParams(base=4))
+    latents = torch.randn(1, 16, 21, 34)
+    whole = vae.decode(latents)
+    monkeypatch.setattr(vae.decoder, "reach", lambda: VAEParams().res_blocks)
+    assert (vae.decode(latents, 64) - whole).abs().max() > 1e-5

@@ -12,6 +12,7 @@ Axes: b frame, c channel, h w place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -199,6 +200,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [params.base * m for m in reversed(params.multipliers)]
         entries = [widths[0], *(w // 2 for w in widths[:-1])]  # every way up halves the channels
+        self.res_blocks, self.sizes = params.res_blocks, len(widths)
         self.conv_in = nn.Conv2d(params.latent, widths[0], 3, padding=1)
         self.mid_block = Middle(widths[0])
         self.up_blocks = nn.Sequential(
@@ -212,9 +214,32 @@ class Decoder(nn.Module):
         self.stem = nn.PixelShuffle(params.stem)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.up_blocks(self.mid_block(self.conv_in(z)))
+        return self.fine(self.coarse(z))
+
+    def coarse(self, z: Tensor) -> Tensor:
+        """The attention, which sees all places, and the up blocks before the last two: little memory."""
+        x: Tensor = self.up_blocks[:-2](self.mid_block(self.conv_in(z)))
+        return x
+
+    def fine(self, x: Tensor) -> Tensor:
+        """The rest: most of the memory, and nothing that looks farther than `reach`."""
+        x = self.up_blocks[-2:](x)
         result: Tensor = self.stem(self.conv_out(functional.silu(self.norm_out(x))))
         return result
+
+    def reach(self) -> int:
+        """How many places of its input around a place its answer in `fine` depends on.
+
+        One for each 3x3 convolution, counted at its own size: the last block's places are half of the one before.
+        """
+        in_a_block = 2 * (self.res_blocks + 1)
+        if self.sizes == 1:
+            return in_a_block + 1
+        return in_a_block + math.ceil((1 + in_a_block + 1) / 2)
+
+    def scale(self) -> int:
+        """How many pixels of the side a place of the input of `fine` becomes."""
+        return int(self.stem.upscale_factor * 2 ** (min(2, self.sizes) - 1))
 
 
 class VAE(nn.Module):
@@ -233,10 +258,30 @@ class VAE(nn.Module):
         mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30, 20))
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents to pixels, not clamped."""
-        pixels: Tensor = self.decoder(self.post_quant_conv(latents))
-        return pixels
+    def decode(self, latents: Tensor, tile: int | None = None) -> Tensor:
+        """Raw latents to pixels, not clamped.
+
+        tile: a side in pixels; larger pictures are finished tile by tile, each with as much around it as its pixels
+        depend on, so that nothing changes but the memory.
+        """
+        x = self.decoder.coarse(self.post_quant_conv(latents))
+        side = None if tile is None else max(1, tile // self.decoder.scale())
+        if side is None or max(x.shape[-2:]) <= side:
+            return self.decoder.fine(x)
+        rows = [self.decode_row(x, top, side) for top in range(0, x.shape[2], side)]
+        return torch.cat(rows, dim=2)
+
+    def decode_row(self, x: Tensor, top: int, side: int) -> Tensor:
+        """One row of tiles: `b c h w` before `fine` to `b 4 h w` pixels, all columns of rows from `top`."""
+        reach, scale = self.decoder.reach(), self.decoder.scale()
+        first = max(0, top - reach)
+        tiles = []
+        for left in range(0, x.shape[3], side):
+            start = max(0, left - reach)
+            pixels = self.decoder.fine(x[:, :, first : top + side + reach, start : left + side + reach])
+            above, before, size = (top - first) * scale, (left - start) * scale, side * scale
+            tiles.append(pixels[:, :, above : above + size, before : before + size])
+        return torch.cat(tiles, dim=3)
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Raw latents to what the transformer works on: mean 0 and deviation 1 in every channel."""
