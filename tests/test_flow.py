@@ -15,7 +15,7 @@ def test_schedule_runs_from_noise_to_clean_and_is_linear_at_256_tokens() -> None
 def test_shift_is_the_published_formula(tokens: int) -> None:
     sigmas = np.linspace(0.02, 1, 50)
     mu = (tokens / 256) ** 0.5
-    np.testing.assert_allclose(flow.shift(sigmas, tokens), mu / (mu + (1 / sigmas - 1)), rtol=1e-12)
+    np.testing.assert_allclose(flow.shift(sigmas, flow.natural_shift(tokens)), mu / (mu + (1 / sigmas - 1)), rtol=1e-12)
 
 
 def test_larger_pictures_stay_longer_at_noise() -> None:
@@ -84,8 +84,14 @@ def test_torch_gets_the_same_numbers() -> None:
     for ours, theirs in (
         (flow.guide(a, b, 4, normalise=True), flow.guide(ta, tb, 4, normalise=True)),
         (flow.add_noise(a, b, s), flow.add_noise(ta, tb, ts)),
-        (flow.shift(s, 1600), flow.shift(ts, 1600)),
+        (flow.shift(s, 2.5), flow.shift(ts, 2.5)),
         (flow.logit_normal(a), flow.logit_normal(ta)),
         (flow.euler(lambda x, _: x, a, [1.0, 0.5, 0.0]), flow.euler(lambda x, _: x, ta, [1.0, 0.5, 0.0])),
     ):
         np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-12)
+
+
+def test_a_given_shift_stands_instead_of_the_natural_one() -> None:
+    np.testing.assert_array_equal(flow.schedule(8, 1600, 2.5), flow.schedule(8, 1600))
+    np.testing.assert_allclose(flow.schedule(4, 1600, 3.0), [1, 0.9, 0.75, 0.5, 0], rtol=1e-6)
+    np.testing.assert_allclose(flow.schedule(4, 99, 1.0), [1, 0.75, 0.5, 0.25, 0], rtol=1e-6)

@@ -22,19 +22,27 @@ Array = TypeVar("Array", NDArray[np.floating[Any]], "torch.Tensor")
 BASE_TOKENS = 256  # a condition of this many tokens has an unshifted schedule
 
 
-def shift(sigmas: Array, tokens: int) -> Array:
-    """Move noise levels up for larger pictures: sigma' = mu / (mu + 1 / sigma - 1), mu = sqrt(tokens / 256).
-
-    tokens: of the condition alone, so that the number of layers does not matter ("linear" dynamic shifting of the
-    published scheduler; an exact 0 stays 0).
-    """
-    mu = math.sqrt(tokens / BASE_TOKENS)
+def shift(sigmas: Array, mu: float) -> Array:
+    """Move noise levels up: sigma' = mu / (mu + 1 / sigma - 1); an exact 0 stays 0."""
     return mu * sigmas / (1 + (mu - 1) * sigmas)
 
 
-def schedule(steps: int, tokens: int) -> NDArray[np.float32]:
-    """The `steps + 1` noise levels from 1 down to 0 for a condition of so many tokens."""
-    return shift(np.linspace(1, 0, steps + 1), tokens).astype(np.float32)
+def natural_shift(tokens: int) -> float:
+    """How far noise levels move for a condition of so many tokens: sqrt(tokens / 256), more for larger pictures.
+
+    Of the condition alone, so that the number of layers does not matter ("linear" dynamic shifting of the published
+    scheduler).
+    """
+    return math.sqrt(tokens / BASE_TOKENS)
+
+
+def schedule(steps: int, tokens: int, mu: float | None = None) -> NDArray[np.float32]:
+    """The `steps + 1` noise levels from 1 down to 0 for a condition of so many tokens.
+
+    mu: a shift to use instead of the natural one, as models distilled to few steps want it.
+    """
+    moved = shift(np.linspace(1, 0, steps + 1), natural_shift(tokens) if mu is None else mu)
+    return moved.astype(np.float32)
 
 
 def logit_normal(normal: Array, mean: float = 0.0, std: float = 1.0) -> Array:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=nn.Module)
 Params = TypeVar("Params", bound="DataclassInstance")
+
+Names = Callable[[str], tuple[str, ...]]
+Take = Callable[[str, Tensor], Tensor]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -67,7 +70,7 @@ IN_A_BLOCK = {
 
 
 def load_transformer(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> MMDiT:
-    """The transformer in a published checkpoint's folder `transformer`.
+    """The transformer in a published checkpoint's folder `transformer`, all of it on one device (see `placement`).
 
     Raises EngineError when a file is missing or broken, the config asks for what this code does not know, or a tensor
     is missing, left over or of another shape.
@@ -179,15 +182,15 @@ class Weights:
         return tensor
 
 
-def weight_files(path: Path) -> list[Path]:
+def weight_files(path: Path, name: str = WEIGHTS) -> list[Path]:
     """The files that hold the weights: `path` itself, or in its folder one file or the shards that an index names."""
     if path.is_file():
         return [path]
-    index = path / f"{WEIGHTS}.index.json"
+    index = path / f"{name}.index.json"
     if not index.is_file():
-        if not (path / WEIGHTS).is_file():
-            raise EngineError(f"{path} has neither {WEIGHTS} nor {index.name}: the checkpoint is not complete")
-        return [path / WEIGHTS]
+        if not (path / name).is_file():
+            raise EngineError(f"{path} has neither {name} nor {index.name}: the checkpoint is not complete")
+        return [path / name]
     shards = sorted(set(read_json(index)["weight_map"].values()))
     missing = [shard for shard in shards if not (path / shard).is_file()]
     if missing:
@@ -195,12 +198,22 @@ def weight_files(path: Path) -> list[Path]:
     return [path / shard for shard in shards]
 
 
+def keep(name: str, tensor: Tensor) -> Tensor:
+    """A stored tensor as it is."""
+    return tensor
+
+
+def one_name(name: str) -> tuple[str, ...]:
+    """A parameter that is stored under its own name."""
+    return (name,)
+
+
 def fill(
     model: Model,
     weights: Weights,
     *,
-    names: Callable[[str], tuple[str, ...]] = lambda name: (name,),
-    take: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor,
+    names: Names = one_name,
+    take: Take = keep,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Model:
@@ -208,12 +221,36 @@ def fill(
 
     names: the stored tensors that are stacked into a parameter. take: a stored tensor in our shape.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
-    wanted = {stored for name in shapes for stored in names(name)}
+    shapes = shapes_of(model)
+    check_names(weights, shapes, names)
+    model.load_state_dict(gather(weights, shapes, names=names, take=take, device=device, dtype=dtype), assign=True)
+    return model.eval()
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter by name."""
+    return {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+
+
+def check_names(weights: Weights, parameters: Iterable[str], names: Names) -> None:
+    """Raise where tensors are missing or left over."""
+    wanted = {stored for name in parameters for stored in names(name)}
     if missing := wanted - weights.files.keys():
         raise EngineError(f"{weights.path} lacks the tensors {a_few(missing)}: not the model that its config describes")
     if left := weights.files.keys() - wanted:
         raise EngineError(f"{weights.path} has unknown tensors {a_few(left)}: not the model that its config describes")
+
+
+def gather(
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    names: Names = one_name,
+    take: Take = keep,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Parameters of these names and shapes out of the stored tensors, which must be there."""
     state = {}
     for name, (rows, *rest) in shapes.items():
         parts = []
@@ -226,8 +263,7 @@ def fill(
                 )
             parts.append(part.to(device, dtype))
         state[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    return state
 
 
 def a_few(names: Iterable[str], most: int = 5) -> str:

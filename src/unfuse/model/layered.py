@@ -16,10 +16,13 @@ from torch import Tensor
 
 from unfuse.errors import EngineError
 from unfuse.flow import euler, guide, schedule
-from unfuse.model.checkpoint import check, load_transformer, load_vae, read_json
+from unfuse.model.checkpoint import check, load_vae, read_json
+from unfuse.model.placement import Placement, Transformer
+from unfuse.model.reuse import Reuse
 from unfuse.tokens import pack, position_ids, unpack
 
 SCHEDULER = {"use_dynamic_shifting": True, "time_shift_type": "linear", "shift": 1.0, "shift_terminal": False}
+TILE = 1024  # pixels of the side; what is larger is decoded in tiles
 
 
 class Prompt(NamedTuple):
@@ -32,12 +35,20 @@ class Prompt(NamedTuple):
 class Layered:
     """VAE and transformer of a published checkpoint. Raises EngineError when the folder is not one, or not whole."""
 
-    def __init__(self, checkpoint: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        placement: Placement = "whole",
+        loras: Sequence[tuple[Path, float]] = (),
+    ) -> None:
         scheduler = checkpoint / "scheduler/scheduler_config.json"
         check(read_json(scheduler), SCHEDULER, scheduler)
         self.device, self.dtype = device, dtype
+        self.reused: list[Reuse] = []  # of the last sample: the prompt's passes, the negative prompt's
         self.vae = load_vae(checkpoint / "vae", device, dtype)
-        self.transformer = load_transformer(checkpoint / "transformer", device, dtype)
+        self.transformer = Transformer(checkpoint / "transformer", device, dtype, placement, loras)
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -47,9 +58,12 @@ class Layered:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents `l c h/8 w/8` to pictures `l h w 4` float32 in 0..1; one at a time, to bound memory."""
+        """Normalised latents `l c h/8 w/8` to pictures `l h w 4` float32 in 0..1.
+
+        One at a time, and large ones in tiles, to bound memory.
+        """
         raw = self.vae.denormalise(latents.to(self.device, self.dtype))
-        pixels = torch.cat([self.vae.decode(frame[None]).float().clamp(-1, 1) for frame in raw])
+        pixels = torch.cat([self.vae.decode(frame[None], TILE).float().clamp(-1, 1) for frame in raw])
         return rearrange(pixels, "l c h w -> l h w c") / 2 + 0.5
 
     def noise(self, seeds: Sequence[int], slots: int, height: int, width: int) -> Tensor:
@@ -69,12 +83,18 @@ class Layered:
         steps: int = 50,
         guidance: float = 4.0,
         normalise: bool = True,
+        interval: tuple[float, float] = (0.0, 1.0),
+        shift: float | None = None,
+        reuse: float = 0.0,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """All slots of a batch at once: noise `b l c h w` and condition `b c h w` to clean latents `b l c h w`.
 
         Slot 0 is the whole, the layers follow bottom to top. guidance 1 needs no negative prompt and runs the
-        transformer once a step instead of twice. on_step: told the steps done and the estimate of the clean latents.
+        transformer once a step instead of twice. interval: the noise levels, both ends included, at which there is
+        guidance. shift: of the schedule, instead of the natural one. reuse: the threshold of the first-block cache, 0
+        for none (see `reuse`); `reused` tells of it afterwards. on_step: told the steps done and the estimate of the
+        clean latents.
         """
         if guidance != 1 and negative is None:
             raise EngineError(f"guidance {guidance} needs a negative prompt; without one, use guidance 1")
@@ -82,24 +102,30 @@ class Layered:
         ids = torch.from_numpy(position_ids(slots, rows, columns)).to(self.device)
         fixed = pack(condition[:, None])  # b n d
 
-        def predict(x: Tensor, sigma: float, text: Prompt) -> Tensor:
+        sigmas = schedule(steps, fixed.shape[1], shift).tolist()
+        levels = {sigma: level(sigma, self.dtype) for sigma in sigmas[:-1]}
+        self.transformer.prepare(torch.stack(list(levels.values())))
+        self.reused = [Reuse(reuse) for _ in range(1 if negative is None else 2)] if reuse else []
+
+        def predict(x: Tensor, sigma: float, text: Prompt, row: int) -> Tensor:
             tokens = torch.cat([x, fixed], dim=1).to(self.dtype)  # b (l+1 n) d
             places = repeat(ids, "n a -> b n a", b=len(x))
-            levels = level(sigma, self.dtype).to(self.device).expand(len(x))
             states = text.states.to(self.device, self.dtype)
             mask = None if text.mask.all() else text.mask.to(self.device)
-            v: Tensor = self.transformer(tokens, places, levels, states, mask)
+            cache = self.reused[row] if self.reused else None
+            v = self.transformer(tokens, places, levels[sigma], states, mask, cache)
             return v[:, : x.shape[1]].float()
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
-            v = predict(x, sigma, prompt)
-            return v if negative is None else guide(v, predict(x, sigma, negative), guidance, normalise)
+            v = predict(x, sigma, prompt, 0)
+            if negative is None or not interval[0] <= sigma <= interval[1]:
+                return v
+            return guide(v, predict(x, sigma, negative, 1), guidance, normalise)
 
         def told(step: int, x: Tensor) -> None:
             if on_step is not None:
                 on_step(step, unpack(x, rows, columns))
 
-        sigmas = schedule(steps, tokens=fixed.shape[1]).tolist()
         return unpack(euler(velocity, pack(noise), sigmas, told), rows, columns)
 
 

@@ -24,6 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unfuse.model.reuse import Reuse
 from unfuse.tokens import text_start
 
 SINUSOIDS = 256  # length of the raw sigma embedding
@@ -179,12 +180,13 @@ class Block(nn.Module):
         text: Tensor | None = None,  # b t d
         text_pe: Tensor | None = None,  # b t c/2 2
         mask: Tensor | None = None,  # b (t n) bool
+        known: Tensor | None = None,  # 2 6d: the modulations of both streams, where they are computed ahead
     ) -> tuple[Tensor, Tensor | None]:
-        shift, scale, *rest = self.image.modulation(vec)
+        shift, scale, *rest = self.image.modulation(vec) if known is None else known[0].chunk(6)
         q, k, v = self.image.before(image, image_pe, shift, scale)  # b n e c
         if self.text is None or text is None or text_pe is None:
             return self.image.after(image, attend(q, k, v, mask), *rest), None
-        text_shift, text_scale, *text_rest = self.text.modulation(vec)
+        text_shift, text_scale, *text_rest = self.text.modulation(vec) if known is None else known[1].chunk(6)
         both = zip(self.text.before(text, text_pe, text_shift, text_scale), (q, k, v), strict=True)
         q, k, v = (torch.cat(pair, dim=1) for pair in both)  # b (t n) e c
         joint = attend(q, k, v, mask)  # b (t n) d
@@ -257,6 +259,8 @@ class MMDiT(nn.Module):
         *,
         slot_mask: Tensor | None = None,  # b l bool, False where a slot is padding (alternating attention only)
         kind: int = 0,
+        known: Tensor | None = None,  # depth 2 6d: what every block's modulations answer to this sigma and kind
+        reuse: Reuse | None = None,  # what may stand for all blocks but the first
     ) -> Tensor:  # image's shape, out_features wide
         vec = self.embed(sigma, kind)  # b d
         vec = vec[:, None, None] if image.ndim == 4 else vec[:, None]  # b 1 d, or b 1 1 d
@@ -267,22 +271,37 @@ class MMDiT(nn.Module):
             for block in self.blocks:
                 x = block(x, pe, shared, slot_mask)
         else:
-            x = self.joint(x, pe, shared, ids, text, text_mask)
+            x = self.joint(x, pe, shared, ids, text, text_mask, known, reuse)
         scale, shift = self.last(functional.silu(vec)).chunk(2, dim=-1)
         out: Tensor = self.image_out(modulate(x, shift, scale))
         return out
 
     def joint(
-        self, x: Tensor, pe: Tensor, vec: Tensor, ids: Tensor, text: Tensor | None, text_mask: Tensor | None
+        self,
+        x: Tensor,
+        pe: Tensor,
+        vec: Tensor,
+        ids: Tensor,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        known: Tensor | None,
+        reuse: Reuse | None,
     ) -> Tensor:
         """All blocks of joint attention: `b n d` to `b n d`."""
-        text_pe = mask = None
+        text_pe = mask = first = None
         if text is not None:
             place = text_start(ids) + torch.arange(text.shape[1], device=ids.device)  # t
             text_pe = rope(place[None, :, None].expand(text.shape[0], -1, 3), self.params.axes)
             text = self.text_in(self.text_norm(text))  # b t d
             if text_mask is not None:
                 mask = torch.cat([text_mask.bool(), text_mask.new_ones(x.shape[:2]).bool()], dim=1)
-        for block in self.blocks:
-            x, text = block(x, pe, vec, text, text_pe, mask)
+        for i, block in enumerate(self.blocks):
+            before = x
+            x, text = block(x, pe, vec, text, text_pe, mask, None if known is None else known[i])
+            if reuse is not None and first is None:
+                first = x
+                if (rest := reuse.rest_for(x - before)) is not None:
+                    return x + rest
+        if reuse is not None and first is not None:
+            reuse.keep(x - first)
         return x

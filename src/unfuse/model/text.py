@@ -98,9 +98,7 @@ class TextEncoder:
 
         Prompts are run one by one, so that a batch gives each what it would get alone.
         """
-        states = [self.states(self.tokens(prompt))[:max_tokens] for prompt in prompts]
-        mask = [torch.ones(len(state), dtype=torch.bool, device=self.device) for state in states]
-        return pad_sequence(states, batch_first=True), pad_sequence(mask, batch_first=True)
+        return together([self.states(self.tokens(prompt))[:max_tokens] for prompt in prompts])
 
     def states(self, tokens: list[int]) -> Tensor:
         """Last hidden states `t d` of the tokens behind the template's head."""
@@ -144,3 +142,9 @@ class TextEncoder:
             "image_grid_thw": seen["image_grid_thw"],
         }
         return {name: tensor.to(self.device) for name, tensor in read.items()}
+
+
+def together(states: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """States `t d` of several prompts as `b t d`, padded with zeros, and their mask `b t` bool, False at padding."""
+    mask = [torch.ones(len(state), dtype=torch.bool, device=state.device) for state in states]
+    return pad_sequence(states, batch_first=True), pad_sequence(mask, batch_first=True)

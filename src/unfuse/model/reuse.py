@@ -1,0 +1,42 @@
+"""First-block cache: where the first block changes its input as it did before, the other blocks are not asked again.
+
+Between neighbouring steps the transformer's answer changes little, and how much the first block's own contribution has
+changed foretells it (TeaCache, arXiv 2411.19108, in the form of ParaAttention's first-block cache). The measure is
+relative: mean |change - last change| / mean |last change|, the last one being of the last pass that went through all
+blocks. It is off by default: what it costs in quality is not known before it is tried.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Reuse:
+    """The memory of one row of passes: the guided and the unguided ones need one each.
+
+    passes, reused: how many there were, and in how many the blocks behind the first were skipped. largest: the largest
+    relative change that was let through.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.passes = self.reused = 0
+        self.largest = 0.0
+        self.change: Tensor | None = None
+        self.rest: Tensor | None = None
+
+    def rest_for(self, change: Tensor) -> Tensor | None:
+        """What the other blocks added last, if the first block's `change` `b n d` is near enough to last time's."""
+        self.passes += 1
+        if self.change is not None and self.rest is not None and self.change.shape == change.shape:
+            relative = float((change - self.change).abs().mean() / self.change.abs().mean())
+            if relative < self.threshold:
+                self.reused += 1
+                self.largest = max(self.largest, relative)
+                return self.rest
+        self.change = change
+        return None
+
+    def keep(self, rest: Tensor) -> None:
+        """Remember what the other blocks added in a pass that went through them all."""
+        self.rest = rest
