@@ -51,7 +51,7 @@ th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left } th { font-weight: 600; vertical-align: bottom }
 article { border-top: 1px solid var(--line); margin-top: 1.4rem; padding-top: .8rem }
 h3 { font-size: 1rem; margin: 0 } .failed { color: var(--bad) }
-.row { display: flex; gap: .6rem; overflow-x: auto; padding: .4rem 0 }
+.row { display: flex; flex-wrap: wrap; gap: .6rem; padding: .4rem 0 }
 figure { margin: 0; flex: none } figure img { display: block; max-height: 190px; width: auto; border-radius: 3px }
 figcaption { font-size: .8rem; color: var(--dim); max-width: 210px }
 """
@@ -73,7 +73,7 @@ def page(result: dict[str, Any], cards: Iterable[str]) -> str:
         f"<h1>{escape(about['method'])}</h1><p class=dim>{escape(' · '.join(facts))}</p>"
         "<p>Means over designs with 95 % bootstrap intervals. The columns to the right of the first are what takes no "
         "skill, and, for edits, what a perfect selection and inpainting do on the flat picture; that selection is the "
-        "truth's, which nobody has. Errors are in 8-bit levels unless said otherwise.</p>"
+        "truth's, which nobody has. Errors are in 8-bit levels unless said otherwise; arrows point to what is better.</p>"
         f"<h2>All measures</h2>{_figures(summary)}"
         f"<h2>Order-aware alignment, after 0 to 5 merges</h2>{_levels(summary)}"
         "<p class=dim>Merges edit the truth too, so the columns to the right flatter everyone. Not comparable with "
