@@ -345,6 +345,33 @@ def test_a_locked_layer_is_named(stack: LayerStack, locked: str) -> None:
             frozen.move(one, x=1)
 
 
+@pytest.mark.parametrize("op", sorted(EDITS.keys() - {"show", "hide", "solo", "lock", "unlock", "extract"}))
+def test_every_op_refuses_a_locked_layer(stack: LayerStack, op: str) -> None:
+    target = "promo" if op in ("merge", "ungroup") else "badge"
+    edit: dict[str, Any] = {"op": op, "layer": target} | EDITS[op]
+    if op in ("canvas", "merge_all"):
+        edit = {"op": op} | ({"width": 50, "height": 90} if op == "canvas" else {})
+    frozen = stack.lock(target)
+    with pytest.raises(StackError, match=f"layer '{stack[target].name}'.* is locked: unlock it first"):
+        unfuse.edit(frozen, [edit])
+
+
+@pytest.mark.parametrize("op", ["canvas", "extract", "solo", "distribute", "merge_all"])
+def test_what_edits_of_the_whole_stack_keep(stack: LayerStack, op: str) -> None:
+    edit: dict[str, dict[str, Any]] = {"canvas": {"width": 96, "height": 120}, "merge_all": {}}
+    edit["distribute"] = {"layer": [0, 1, 3]}
+    after = unfuse.edit(stack, [{"op": op} | edit.get(op, {"layer": "Badge"})])
+    if op == "merge_all":
+        assert np.array_equal(flatten(after), flatten(stack))
+        return
+    for one in after.walk():
+        if op in ("extract", "solo") or (op == "distribute" and one.id != "badge"):
+            assert one.pixels is stack[one.id].pixels
+            assert one.box == stack[one.id].box
+    if op == "canvas":  # as high as before times 1.25: the width sets the scale, so nothing but the wall is resampled
+        assert all(after[key].pixels is stack[key].pixels for key in ("badge", "star", "price", "headline"))
+
+
 def test_an_unknown_method_is_an_attribute_error(stack: LayerStack) -> None:
     with pytest.raises(AttributeError, match="did you mean 'recolor'"):
         stack.recolour("Badge", color="#fff")
@@ -372,7 +399,7 @@ def test_edits_are_all_done_or_none(stack: LayerStack) -> None:
 
 @pytest.mark.parametrize("op", sorted(EDITS.keys() - {"canvas", "split", "ungroup"}))
 def test_composing_only_what_changed_gives_the_same_bits(stack: LayerStack, op: str) -> None:
-    tall = stack.replace(size=(20_000, 80))  # wide, so that there are many strips
+    tall = stack.replace(size=(6000, 80))  # wide, so that there are several strips
     after = unfuse.edit(tall, [{"op": op} | ({} if op == "merge_all" else {"layer": "Badge"}) | EDITS[op]])
     assert np.array_equal(reflatten(after, tall, flatten(tall)), flatten(after))
 

@@ -160,7 +160,8 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         files = {name: archive.getinfo(name).file_size for name in archive.namelist()}
         metadata = archive.read(f"unfuse-{unfuse.__version__}.dist-info/METADATA").decode()
     sources = {path.relative_to(ROOT / "src").as_posix() for path in PACKAGE.rglob("*.py")}
-    data = {"unfuse/py.typed", "unfuse/formats/manifest.schema.json", "unfuse/recipe.schema.json", "unfuse/corpus/manifest.json"}
+    data = {"unfuse/py.typed", "unfuse/formats/manifest.schema.json", "unfuse/recipe.schema.json"}
+    data |= {"unfuse/corpus/manifest.json"}
     data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json"}
     assert sources | data <= set(files)
     assert {name for name in files if name.endswith(("LICENSE", "NOTICE", "entry_points.txt"))}
