@@ -168,10 +168,92 @@ def test_a_wrong_folder_is_refused(tmp_path: Path) -> None:
         Qwen(tmp_path)
 
 
+@pytest.mark.parametrize("plan", ["swapped", "precomputed", "disk"])
+def test_every_plan_gives_the_same_and_frees_the_text_encoder(engine: Qwen, plan: str) -> None:
+    told: list[str] = []
+    planned = Qwen(CHECKPOINT, area=64 * 48, device="cpu", plan=plan, say=told.append)
+    (answer,), (expected,) = run(planned), run(engine)
+    np.testing.assert_allclose(answer.pixels, expected.pixels, atol=1e-4)
+    assert "model" in vars(planned)
+    assert "text" not in vars(planned)
+    assert [line.split()[1] for line in told if line.startswith(">")] == [plan]
+    assert any("on this CPU about" in line for line in told)
+    assert f"plan: {plan}, on cpu" in answer.notes
+    run(planned, prompts=["another"])
+    assert "text" not in vars(planned)
+
+
+def test_out_of_memory_falls_to_the_next_plan_and_at_last_says_so() -> None:
+    import torch
+
+    told: list[str] = []
+    planned = Qwen(CHECKPOINT, area=64 * 48, device="cpu", plan="precomputed", say=told.append)
+    errors: list[Exception] = [torch.OutOfMemoryError("no room for 9 GB")]
+
+    def full(step: Step) -> None:
+        if errors:
+            raise errors.pop()
+
+    (answer,) = run(planned, on_step=full)
+    assert "out of memory under the plan 'precomputed' on cpu (no room for 9 GB): going on with the next" in told
+    assert "plan: disk, on cpu" in answer.notes
+    errors.append(MemoryError())
+    with pytest.raises(EngineError, match="under the last plan too: take a smaller area"):
+        run(planned, on_step=full)
+    assert "model" not in vars(planned)
+    errors.append(RuntimeError("not memory"))
+    with pytest.raises(RuntimeError, match="not memory"):
+        run(planned, on_step=full)
+
+
+def test_options_reach_the_sampler(engine: Qwen) -> None:
+    expected = run(engine, steps=4)[0].pixels
+    for option in ({"interval": (0.0, 0.5)}, {"shift": 3.0}, {"reuse": 0.9}):
+        changed = Qwen(CHECKPOINT, area=64 * 48, device="cpu", steps=4, **option)
+        (answer,) = run(changed, steps=4)
+        assert changed.default_steps == 4
+        assert np.abs(answer.pixels - expected).max() > 1e-3
+        assert any(note.startswith("step cache: ") for note in answer.notes) == ("reuse" in option)
+
+
+def test_a_lora_changes_the_layers_and_the_fingerprint(engine: Qwen, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    file = tmp_path / "lora.safetensors"
+    save_file({"proj_out.lora_A.weight": torch.randn(2, 48), "proj_out.lora_B.weight": torch.randn(64, 2)}, file)
+    with_it, without = (Qwen(CHECKPOINT, area=64 * 48, device="cpu", loras=[(file, s)]) for s in (1.0, 0.0))
+    assert len({e.weights_sha256 for e in (with_it, without, engine)}) == 3
+    expected = run(engine)[0].pixels
+    np.testing.assert_array_equal(run(without)[0].pixels, expected)
+    assert np.abs(run(with_it)[0].pixels - expected).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"area": 100}, "area 100 is too small"),
+        ({"steps": 0}, "steps is 0"),
+        ({"interval": (0.5, 0.1)}, "interval is"),
+        ({"shift": 0.0}, "shift is 0.0: above 0"),
+        ({"reuse": 1.0}, "reuse is 1.0"),
+        ({"plan": "fast"}, "plan 'fast' is unknown: one of whole, swapped"),
+        ({"loras": ["nothing.safetensors"]}, "LoRA nothing.safetensors is not a file"),
+    ],
+)
+def test_wrong_options_are_refused(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        Qwen(CHECKPOINT, device="cpu", **option)
+
+
 def test_it_is_in_the_table() -> None:
     engine = load(f"qwen:{CHECKPOINT}")
     assert isinstance(engine, Qwen)
     assert engine.folder == CHECKPOINT
+    assert load(f"qwen:{CHECKPOINT}") is engine
+    few = load(f"qwen:{CHECKPOINT}", steps=8, guidance=1.0, shift=3.0)
+    assert (few.default_steps, load(f"qwen:{CHECKPOINT}").default_steps) == (8, 50)
 
 
 def test_another_pipeline_is_refused(folder: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,11 +96,11 @@ TABLE: dict[str, Entry] = {
 
 
 @cache
-def load(name: str) -> Engine:
+def load(name: str, **options: Any) -> Engine:
     """The engine of a name, its weights read; the same object when asked again.
 
     A name may carry a folder of weights, or their hub name: `qwen:checkpoints/layered`, `qwen:Owner/Name@revision`.
-    Raises EngineError for an unknown name, and where weights are missing.
+    options go to the engine's class. Raises EngineError for an unknown name, and where weights are missing.
     """
     key, _, folder = name.partition(":")
     if key not in TABLE:
@@ -110,5 +110,5 @@ def load(name: str) -> Engine:
         cure = f"say {key}:FOLDER, the folder or hub name of its weights" if entry.takes_folder else f"say {key} alone"
         raise EngineError(f"engine {name!r}: {cure}")
     kind = getattr(import_module(entry.module), entry.attribute)
-    engine: Engine = kind(folder) if entry.takes_folder else kind()
+    engine: Engine = kind(folder, **options) if entry.takes_folder else kind(**options)
     return engine

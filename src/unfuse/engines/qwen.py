@@ -10,7 +10,9 @@ picture of the whole, is decoded and compared with the input as a free sign of q
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,19 +29,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unfuse.model.layered import Layered
+    from unfuse.model.plan import Plan
     from unfuse.model.text import Language, TextEncoder
 
 PIPELINE = "QwenImageLayeredPipeline"
+PLANS = ("whole", "swapped", "precomputed", "streamed", "disk")  # see `model.plan`
+MOST_STATES = 64  # prompts whose states are remembered
 SIDE = 16  # the VAE's eighth times the patch's half
 AUTO_LAYERS = 4  # the release's default
 LARGE_DIFFERENCE = 12.0  # of 255 on average; a working VAE alone stays under 3
+
+
+def to_stderr(line: str) -> None:
+    """Tell whoever waits."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class Qwen:
     """The published checkpoint as an `Engine`."""
 
     name = "qwen"
-    default_steps = 50
     max_layers = 20
 
     def __init__(
@@ -47,45 +56,113 @@ class Qwen:
         folder: str | Path,
         *,
         area: int = 640 * 640,
+        steps: int = 50,
         guidance: float = 4.0,
         normalise: bool = True,
         negative: str = " ",
+        interval: tuple[float, float] = (0.0, 1.0),
+        shift: float | None = None,
+        reuse: float = 0.0,
+        loras: Sequence[str | Path | tuple[str | Path, float]] = (),
         language: Language = "en",
         device: str | None = None,
         precision: Literal["float32", "bfloat16"] | None = None,
+        plan: str | None = None,
         previews: bool = False,
+        say: Callable[[str], None] = to_stderr,
     ) -> None:
-        """Check that the folder holds a checkpoint; its weights are read at the first picture.
+        """Check that the folder (or hub name) holds a checkpoint; its weights are read at the first picture.
 
-        area: pixels of the bucket; the release knows 640 x 640 and 1024 x 1024. guidance: 1 for none, half the time.
-        normalise: keep every token's length under guidance. language: of captions. device: as torch names it; the GPU
-        where there is one. precision: bfloat16 on a GPU, else float32. previews: show `on_step` the layers so far.
+        area: pixels of the bucket; the release knows 640 x 640 and 1024 x 1024. steps: where none are asked for.
+        guidance: 1 for none, half the time. normalise: keep every token's length under guidance. interval: the noise
+        levels at which there is guidance. shift: of the schedule, for models distilled to few steps; None for the
+        release's own. reuse: the first-block cache's threshold, 0 for none (`model.reuse`). loras: files merged into
+        the weights, or pairs (file, strength). language: of captions. device: as torch names it; the GPU where there is
+        one. precision: bfloat16 on a GPU, else float32. plan: a name in `model.plan.ABOUT`; None for the first that
+        fits. previews: show `on_step` the layers so far. say: is told the plan before weights are loaded.
         """
         torch = require("torch", "qwen", "the engine 'qwen'")
         require("safetensors", "qwen", "the engine 'qwen'")
+        from unfuse.model import lora
         from unfuse.model.checkpoint import fingerprint
 
-        if area < SIDE * SIDE:
-            raise EngineError(f"area {area} is too small: {SIDE * SIDE} pixels or more, such as 640 * 640")
+        check_options(area, steps, interval, shift, reuse, plan)
         self.folder = find_folder(folder)
-        self.area, self.guidance, self.normalise, self.negative = area, guidance, normalise, negative
-        self.language, self.previews = language, previews
+        self.area, self.default_steps, self.language, self.previews, self.say = area, steps, language, previews, say
+        self.guidance, self.normalise, self.negative, self.interval = guidance, normalise, negative, interval
+        self.shift, self.reuse, self.loras, self.plan_name = shift, reuse, lora.checked(loras), plan
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = getattr(torch, precision or ("bfloat16" if self.device.startswith("cuda") else "float32"))
-        self.weights_sha256 = fingerprint(self.folder)
+        self.weights_sha256 = lora.fingerprint(fingerprint(self.folder), self.loras)
         self.captions: dict[str, str] = {}
+        self.states: dict[str, Tensor] = {}  # of prompts, on the CPU
+        self.plan: Plan | None = None  # in force since the first picture
+        self.ladder: list[tuple[str, str]] = []  # names and devices of all plans, best first
+        self.given_up = 0  # how many of them ran out of memory
 
     @cached_property
     def model(self) -> Layered:
         from unfuse.model.layered import Layered
 
-        return Layered(self.folder, self.device, self.dtype)
+        plan = self.in_force()
+        if not plan.text_stays:
+            self.free("text")
+        return Layered(self.folder, plan.device, self.dtype, plan.placement, self.loras)
 
     @cached_property
     def text(self) -> TextEncoder:
         from unfuse.model.text import TextEncoder
 
-        return TextEncoder(self.folder, self.device, self.dtype)
+        plan = self.in_force()
+        if not plan.text_stays:
+            self.free("model")
+        return TextEncoder(self.folder, plan.text_device, self.dtype)
+
+    def in_force(self) -> Plan:
+        """The plan that was chosen; for programs that use the parts alone, one for a usual picture."""
+        if self.plan is None:
+            self.choose(self.bucket((1, 1)), AUTO_LAYERS + 1, 1, self.default_steps)
+        assert self.plan is not None
+        return self.plan
+
+    def free(self, *parts: str) -> None:
+        """Let loaded parts go."""
+        import torch
+
+        for part in parts:
+            self.__dict__.pop(part, None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def choose(self, size: tuple[int, int], slots: int, batch: int, steps: int) -> None:
+        """Choose a plan for a size, the first that fits or the next after one that ran out of memory, and say it."""
+        from unfuse.model import plan as planning
+
+        sizes = planning.sizes(self.folder, self.dtype)
+        work = planning.working(self.folder, self.dtype, size, slots, batch)
+        found = planning.find(self.device)
+        plans = planning.plans(sizes, work, self.device, found)
+        self.ladder = [(plan.name, plan.device) for plan in plans]
+        left = plans[self.given_up :]
+        self.plan = left[0] if self.given_up else planning.choose(left, found, self.plan_name)
+        passes = steps * (1 if self.guidance == 1 else 2)
+        lines = planning.table(sizes, work, plans, found, self.plan, self.folder)
+        if self.plan.device == "cpu":
+            lines.append(planning.cpu_time(self.folder, self.dtype, size, slots, batch * passes))
+        for line in lines:
+            self.say(line)
+
+    def fall(self, error: BaseException) -> None:
+        """Out of memory: let everything go, and go on with the next plan, if there is one."""
+        plan = self.in_force()
+        self.given_up = self.ladder.index((plan.name, plan.device)) + 1
+        self.free("model", "text")
+        if self.given_up == len(self.ladder):
+            self.given_up, self.plan = 0, None
+            raise EngineError("out of memory under the last plan too: take a smaller area, fewer layers or pictures")
+        self.plan = None
+        self.say(f"out of memory under the plan '{plan.name}' on {plan.device} ({error}): going on with the next")
 
     def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) of about `area` pixels in the picture's proportions, in multiples of 16."""
@@ -110,10 +187,51 @@ class Qwen:
         """
         check(pictures, layers, prompts, steps, seeds, self.max_layers)
         counts = [AUTO_LAYERS if count == "auto" else count for count in layers]
-        pairs = zip(pictures, prompts, strict=True)
-        captions = ["" if prompt.strip() else self.caption(picture) for picture, prompt in pairs]
-        texts = [caption or prompt for caption, prompt in zip(captions, prompts, strict=True)]
+        while True:
+            try:
+                if self.plan is None:
+                    self.choose(pictures.shape[2:0:-1], max(counts) + 1, len(pictures), steps)
+                captions = self.read(pictures, prompts)
+                texts = [caption or prompt for caption, prompt in zip(captions, prompts, strict=True)]
+                slots, told = self.denoise(pictures, counts, texts, steps, seeds, on_step)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self.fall(error)
+        about = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
+        return [
+            EngineLayers(
+                slots[i][1:], (None,) * counts[i], (*notes(layers[i], captions[i], slots[i][0], picture), *about)
+            )
+            for i, picture in enumerate(pictures)
+        ]
+
+    def read(self, pictures: NDArray[np.float32], prompts: Sequence[str]) -> list[str]:
+        """Captions where prompts are empty, '' elsewhere; and the states of all that is said, in `self.states`."""
+        captions = ["" if p.strip() else self.caption(picture) for picture, p in zip(pictures, prompts, strict=True)]
+        said = {caption or prompt for caption, prompt in zip(captions, prompts, strict=True)}
+        said |= set() if self.guidance == 1 else {self.negative}
+        if len(self.states) > MOST_STATES:
+            self.states.clear()
+        for text in sorted(said - self.states.keys()):
+            states, _ = self.text.encode([text])
+            self.states[text] = states[0].cpu()
+        return captions
+
+    def denoise(
+        self,
+        pictures: NDArray[np.float32],
+        counts: list[int],
+        texts: list[str],
+        steps: int,
+        seeds: Sequence[int],
+        on_step: OnStep | None,
+    ) -> tuple[dict[int, NDArray[np.float32]], list[str]]:
+        """All slots `l+1 h w 4` of each picture, and what to say of the step cache."""
         slots: dict[int, NDArray[np.float32]] = {}
+        passes = reused = 0
+        largest = 0.0
         groups = [[i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))]
         for nth, group in enumerate(groups):
             told = None if on_step is None else self.teller(on_step, nth * steps, len(groups) * steps)
@@ -121,10 +239,11 @@ class Qwen:
                 pictures[group], counts[group[0]], [texts[i] for i in group], steps, [seeds[i] for i in group], told
             )
             slots |= {i: self.model.decode(frames).cpu().numpy() for i, frames in zip(group, latents, strict=True)}
-        return [
-            EngineLayers(slots[i][1:], (None,) * counts[i], notes(layers[i], captions[i], slots[i][0], picture))
-            for i, picture in enumerate(pictures)
-        ]
+            passes += sum(row.passes for row in self.model.reused)
+            reused += sum(row.reused for row in self.model.reused)
+            largest = max([largest, *(row.largest for row in self.model.reused)])
+        cache = f"step cache: {reused} of {passes} passes reused; the first block had changed by {largest:.0%} at most"
+        return slots, [cache] if passes else []
 
     def sample(
         self,
@@ -139,10 +258,11 @@ class Qwen:
         import torch
 
         from unfuse.model.layered import Prompt
+        from unfuse.model.text import together
 
         height, width = pictures.shape[1:3]
-        prompt = Prompt(*self.text.encode(prompts))
-        negative = None if self.guidance == 1 else Prompt(*self.text.encode([self.negative] * len(prompts)))
+        prompt = Prompt(*together([self.states[text] for text in prompts]))
+        negative = None if self.guidance == 1 else Prompt(*together([self.states[self.negative]] * len(prompts)))
         return self.model.sample(
             self.model.noise(seeds, count + 1, height, width),
             self.model.encode(torch.from_numpy(pictures)),
@@ -151,6 +271,9 @@ class Qwen:
             steps=steps,
             guidance=self.guidance,
             normalise=self.normalise,
+            interval=self.interval,
+            shift=self.shift,
+            reuse=self.reuse,
             on_step=on_step,
         )
 
@@ -195,6 +318,36 @@ def find_folder(folder: str | Path) -> Path:
     return path
 
 
+def check_options(
+    area: int,
+    steps: int,
+    interval: tuple[float, float],
+    shift: float | None,
+    reuse: float,
+    plan: str | None,
+) -> None:
+    """Raise EngineError on options that mean nothing."""
+    if area < SIDE * SIDE:
+        raise EngineError(f"area {area} is too small: {SIDE * SIDE} pixels or more, such as 640 * 640")
+    if steps < 1:
+        raise EngineError(f"steps is {steps}: 1 or more, 50 for full quality")
+    if not 0 <= interval[0] <= interval[1] <= 1:
+        raise EngineError(f"interval is {interval}: two noise levels in 0..1, the lower one first")
+    if shift is not None and shift <= 0:
+        raise EngineError(f"shift is {shift}: above 0, or None for the release's own")
+    if not 0 <= reuse < 1:
+        raise EngineError(f"reuse is {reuse}: 0 for no step cache, else below 1, such as 0.1")
+    if plan is not None and plan not in PLANS:
+        raise EngineError(f"plan {plan!r} is unknown: one of {', '.join(PLANS)}, or None for the first that fits")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out: the GPU's, or the CPU's in torch's words."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def nearest(side: float) -> int:
     """The multiple of 16 nearest to a side, at least one."""
     return max(SIDE, round(side / SIDE) * SIDE)
@@ -222,7 +375,7 @@ def check(
         if count != "auto" and not 1 <= count <= most:
             raise EngineError(f"layers is {count}: 1 to {most}, or 'auto'")
     if steps < 1:
-        raise EngineError(f"steps is {steps}: 1 or more, {Qwen.default_steps} for full quality")
+        raise EngineError(f"steps is {steps}: 1 or more, 50 for full quality")
 
 
 def notes(count: Count, caption: str, whole: NDArray[np.float32], picture: NDArray[np.float32]) -> tuple[str, ...]:
