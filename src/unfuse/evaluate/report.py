@@ -73,7 +73,7 @@ def page(result: dict[str, Any], cards: Iterable[str]) -> str:
         f"<h1>{escape(about['method'])}</h1><p class=dim>{escape(' · '.join(facts))}</p>"
         "<p>Means over designs with 95 % bootstrap intervals. The columns to the right of the first are what takes no "
         "skill, and, for edits, what a perfect selection and inpainting do on the flat picture; that selection is the "
-        "truth's, which nobody has. Errors are in 8-bit levels unless said otherwise; arrows point to what is better.</p>"
+        "truth's, which nobody has. Errors are in levels of 255 unless said otherwise; arrows: what is better.</p>"
         f"<h2>All measures</h2>{_figures(summary)}"
         f"<h2>Order-aware alignment, after 0 to 5 merges</h2>{_levels(summary)}"
         "<p class=dim>Merges edit the truth too, so the columns to the right flatter everyone. Not comparable with "
