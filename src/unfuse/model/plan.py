@@ -178,7 +178,7 @@ def plans(sizes: Sizes, work: int, device: str, found: Found) -> list[Plan]:
         ("disk", "disk", two_blocks + rest),
     ]
     on_cpu = [
-        Plan(name, "cpu", placement, "cpu", name == "whole", 0, peak(name, need, sizes.text))
+        Plan(name, "cpu", placement, "cpu", name == "whole", 0, peak(name, need, sizes.text, work))
         for name, placement, need in needs
         if name != "streamed"  # from RAM to RAM
     ]
@@ -196,16 +196,16 @@ def plans(sizes: Sizes, work: int, device: str, found: Found) -> list[Plan]:
                 placement=placement,
                 text_device=device if text_here else "cpu",
                 text_stays=name == "whole",
-                gpu=peak(name, need, sizes.text if text_here else 0),
-                ram=max(waiting, 0 if text_here else sizes.text),
+                gpu=peak(name, need, sizes.text, work) if text_here else need,
+                ram=max(waiting, 0 if text_here else sizes.text + work),
             )
         )
     return on_gpu + on_cpu
 
 
-def peak(name: str, need: int, text: int) -> int:
+def peak(name: str, need: int, text: int, work: int) -> int:
     """Bytes of a device on which both work: together where nothing is freed, else the larger of the two."""
-    return need + text if name == "whole" else max(need, text)
+    return need + text if name == "whole" else max(need, text + work)
 
 
 def choose(plans: list[Plan], found: Found, named: str | None = None) -> Plan:
