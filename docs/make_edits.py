@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from unfuse import edits, recipe
 from unfuse.layers import Kind, Layer, LayerStack
@@ -33,9 +33,7 @@ def drawn(name: str, kind: Kind, draw: Draw, light: float = 0.0) -> Layer:
     """A layer from what `draw` paints on a canvas of 480, smooth, with light from above."""
     image = Image.new("RGBA", (SIDE * OVER, SIDE * OVER))
     draw(ImageDraw.Draw(image))
-    alpha = image.getchannel("A")
-    solid = image.convert("RGB").filter(ImageFilter.MaxFilter(2 * OVER + 1))  # so that edges do not darken
-    pixels = np.dstack([np.array(x.resize((SIDE, SIDE), Image.Resampling.BOX)) for x in (solid, alpha)])
+    pixels = np.array(image.convert("RGBa").resize((SIDE, SIDE), Image.Resampling.BOX).convert("RGBA"))
     rows = np.flatnonzero(pixels[..., 3].any(axis=1))
     shade = np.clip((np.arange(SIDE) - rows[0]) / max(1, rows[-1] - rows[0]), 0, 1)[:, None, None]
     pixels[..., :3] = np.clip(pixels[..., :3] * (1 + light * (0.5 - shade)), 0, 255)

@@ -27,8 +27,8 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 # modules may import each other.
 ORDER = (
     *("errors", "pixels", "layers", "blend", "composite", "recompose", "refine"),
-    *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe", "variants"),
-    *("formats", "flow", "tokens", "model", "engines", "naming", "decomposition"),
+    *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
+    *("formats", "variants", "flow", "tokens", "model", "engines", "naming", "decomposition"),
     *("corpus", "train", "evaluate", "terminal", "cli", "server"),
 )
 DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unfuse import variants as module
 from unfuse.composite import flatten
-from unfuse.errors import StackError
+from unfuse.errors import FormatError, StackError
 from unfuse.layers import Box, Layer, LayerStack
 from unfuse.variants import Outcome, read_table, variants
 
@@ -108,6 +108,13 @@ def test_a_wrong_column_is_said_before_anything_is_made(tmp_path: Path, header: 
     with pytest.raises(StackError, match=message):
         variants(stack(), tmp_path / "t.csv", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_suffix_is_said(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="'.gif' is not a known format"):
+        variants(stack(), table, tmp_path / "out", suffix=".gif")
+    with pytest.raises(StackError, match="variants are files"):
+        variants(stack(), table, tmp_path / "out", suffix="")
 
 
 def test_rows_without_names_are_numbered_and_names_are_unique(tmp_path: Path) -> None:

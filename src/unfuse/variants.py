@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse import composite, edits, recipe
+from unfuse import composite, edits, formats, recipe
 from unfuse.errors import StackError, UnfuseError
 from unfuse.layers import Edit, LayerStack, nearest
 from unfuse.pixels import SAVE_OPTIONS, quantise, read, replacing, resize, to_float, write_flat
@@ -113,11 +113,11 @@ def variants(
 
     A row that fails says why in its outcome and leaves the others alone. Rows that an earlier run finished with the
     same stack, edits and pictures are not made again. `workers` processes, by default one a core; `on_row` is called as
-    each row is finished. Raises StackError where the table, the suffix or the folder cannot be used.
+    each row is finished. Raises StackError or FormatError where the table, the suffix or the folder cannot be used.
     """
     rows = read_table(table)
-    if suffix not in SAVE_OPTIONS and suffix not in (".zip", ".psd", ".psb", ".pptx", ".ora", ".svg"):
-        raise StackError(f"variants cannot be saved as {suffix!r}: use one of {', '.join(SAVE_OPTIONS)}, .psd or .zip")
+    if formats.find(f"variant{suffix}") is formats.FOLDER:
+        raise StackError("variants are files: name a suffix, such as .png or .psd")
     place = Path(out)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -273,7 +273,7 @@ def _one(stack: LayerStack, flat: Any, place: Path, job: Job) -> Made:
         elif Path(file).suffix in SAVE_OPTIONS:
             write_flat(place / file, pixels, icc=stack.icc, dpi=stack.dpi)
         else:
-            after.save(place / file)
+            formats.write(after, place / file)
     except UnfuseError as error:
         return Outcome(row.name, error=str(error)), None
     return Outcome(row.name, file, digest=digest), _thumb(pixels)
