@@ -371,7 +371,7 @@ def test_a_terminal_sees_a_table(picture: Path) -> None:
         assert layer.name in text
     assert "Decomposing poster.png" in text
     assert "poster.png, 48 x 32: 3 layers, bottom to top" in text
-    assert "off by at most" in text
+    assert "Put together again: " in text
     assert "Written" in text
 
 

@@ -164,7 +164,12 @@ def tell(stack: LayerStack, targets: Sequence[Target], as_json: bool, source: st
     out.print(table(stack, source))
     if "recomposition" in measured:
         error = measured["recomposition"]
-        out.print(f"Put together again: off by at most {error['max']:g} of 255, {error['mean']:.4f} on average.")
+        off = (
+            f"off by at most {error['max']:.3g} of 255, {error['mean']:.3g} on average"
+            if error["max"]
+            else "no pixel differs"
+        )
+        out.print(f"Put together again: {off}.")
     for place in places:
         out.print(f"Written: [bold]{escape(place)}[/bold] ({size(place)})", soft_wrap=True)
 
