@@ -19,7 +19,8 @@ from unfuse.fields import Amount, Color, Field, Share
 from unfuse.oklab import Floats
 
 GREY = 0.03  # chroma of a mean that counts as half a hue, half a grey
-DARK = 0.05  # lightness below which shading says little: keeps what is nearly black from being divided by
+DARK = 0.05  # lightness below which shading says little
+DIM = 0.3  # mean lightness below which it says less and less, so that the grain of black does not become shading
 
 
 def recolor(pixels: Floats, *, color: Color, strength: Share = 1.0) -> Floats:
@@ -34,7 +35,8 @@ def recolor(pixels: Floats, *, color: Color, strength: Share = 1.0) -> Floats:
     mean = _mean(lab, alpha)
     chroma = float(mean[1:] @ mean[1:])
     by_hue = lab[..., 1:] @ mean[1:] / max(chroma, 1e-9)
-    by_light = (lab[..., 0] + DARK) / (mean[0] + DARK)
+    soft = max(DARK, DIM - mean[0])
+    by_light = (lab[..., 0] + soft) / (mean[0] + soft)
     hued = chroma / (chroma + GREY**2)
     share = np.clip(hued * by_hue + (1 - hued) * by_light, 0, 2)[..., None]
     share /= max(float(_mean(share, alpha)[0]), 1e-3)
