@@ -329,7 +329,7 @@ def test_every_step_from_the_step_before(layered: Layered, prompts: tuple[Prompt
         sigma = level(sigmas[step], torch.float32)
         close(sigma, g["transformer_timestep"][step], atol=2e-7)
         sequence = torch.cat([x, g["image_latents_packed"]], dim=1)
-        cond, uncond = (layered.transformer(sequence, ids(4), sigma[None], p.states)[:, : x.shape[1]] for p in prompts)
+        cond, uncond = (layered.transformer(sequence, ids(4), sigma, p.states)[:, : x.shape[1]] for p in prompts)
         close(cond[0], g[case + "pred_cond"][step])
         close(uncond[0], g[case + "pred_uncond"][step])
         x = x + (sigmas[step + 1] - sigmas[step]) * flow.guide(cond, uncond, GUIDANCE, normalise)

@@ -94,7 +94,13 @@ class Transformer:
         self.ahead = dict(zip(levels.tolist(), torch.stack(table, dim=1), strict=True))  # depth 2 6d each
 
     def __call__(
-        self, tokens: Tensor, ids: Tensor, level: Tensor, text: Tensor, text_mask: Tensor | None, reuse: Reuse | None
+        self,
+        tokens: Tensor,
+        ids: Tensor,
+        level: Tensor,
+        text: Tensor,
+        text_mask: Tensor | None = None,
+        reuse: Reuse | None = None,
     ) -> Tensor:
         """The velocity; level: the noise level, one for the whole batch, on the CPU. The rest is as `MMDiT` has it."""
         known = self.ahead[float(level)] if self.ahead else None
