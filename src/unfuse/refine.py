@@ -10,7 +10,7 @@ into colours under a wrong alpha leaves a ghost when the layer is moved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ ROUNDS = 2  # at the bucket: colours from alphas, alphas from colours
 NOISE_FLOOR = (1.5 / 255) ** 2  # variance of a channel that says nothing
 SEEN = 0.9  # a layer is seen where this much of it shows: its colour is the picture's there
 DUST = 0.008  # native alphas nearer to 0 or 1 than this are 0 or 1
+SURE = 0.1  # alphas nearer to 0 or 1 than this, all around, are not moved away by the picture
 TINY = 1e-4
 
 
@@ -52,6 +53,8 @@ class Plan:
     offset: Plane
     doubt: Plane  # variance of that: how far the picture may move it
     noise: Plane  # variance of the picture's colours where nothing changes
+    low: Plane  # what the engine is sure of stays: alpha lies between these
+    high: Plane
 
 
 # --- at the bucket ---------------------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ def solve(rgb: Colour, layers: NDArray[np.float32]) -> list[Plan]:
             rest = shared(rest, colour[i], below[i], alpha[i])[1]
             clear = clear * (1 - alpha[i])
         nothing = np.zeros_like(texture)
-        plans.append(Plan(colour[0], colour[0], nothing, nothing, nothing, nothing))
+        plans.append(Plan(colour[0], colour[0], *[nothing] * 6))
     return plans[::-1]
 
 
@@ -112,10 +115,11 @@ def planned(
     local = np.sqrt(np.maximum(0, box(misfit**2))) / (length + 1e-3)
     doubt = min(4 * strife, 1) * (0.1 + change + np.minimum(local, 1)) + 0.2 * grain
     doubt = (doubt * clear) ** 2
-    alpha = unmix(rest, below, across, guess, doubt, noise)
-    alpha, settled = snapped(alpha, grain)
+    low, high = certain(hint)
+    alpha, settled = snapped(unmix(rest, below, across, guess, doubt, noise).clip(low, high), grain)
     slope = np.where(settled, 0, slope)
-    return Plan(colour, below, slope, alpha - slope * unmixed, np.where(settled, 0, doubt), noise), alpha
+    doubt = np.where(settled, 0, doubt)
+    return Plan(colour, below, slope, alpha - slope * unmixed, doubt, noise, low, high), alpha
 
 
 def calibrated(alpha: Plane) -> Plane:
@@ -153,6 +157,19 @@ def snapped(alpha: Plane, grain: float) -> tuple[Plane, NDArray[np.bool_]]:
     one = (around > 1 - near) & (alpha > 1 - here)
     settled = eroded(zero) | eroded(one)
     return np.where(zero, 0, np.where(one, 1, alpha)).astype(np.float32), settled
+
+
+def certain(alpha: Plane) -> tuple[Plane, Plane]:
+    """The least and the most that alpha may become: free near edges, fixed where the engine sees nothing or all around.
+
+    A wrong engine's colours can explain any picture a little better with a little of this layer everywhere.
+    """
+    import cv2
+
+    kernel = np.ones((3, 3), np.uint8)
+    least, most = np.asarray(cv2.erode(alpha, kernel)), np.asarray(cv2.dilate(alpha, kernel))
+    low = np.where(least > 1 - SURE, least, 0).astype(np.float32)
+    return low, np.where(most < SURE, most, 1).astype(np.float32)
 
 
 def trust(alpha: Plane, grain: float) -> Plane:
@@ -199,14 +216,13 @@ def peel(rgb: Colour, plans: list[Plan]) -> NDArray[np.float32]:
     rest, clear = rgb, np.ones((height, width), np.float32)
     for i in range(len(plans) - 1, 0, -1):
         plan = plans[i]
-        colour, below, slope, offset, doubt, noise = (
-            resized(plane, (width, height))
-            for plane in (plan.colour, plan.below, plan.slope, plan.offset, plan.doubt, plan.noise)
+        colour, below, slope, offset, doubt, noise, low, high = (
+            resized(getattr(plan, field.name), (width, height)) for field in fields(plan)
         )
         across = colour - below
         unmixed = dot(rest - below, across) / (dot(across, across) + TINY)
         guess = (slope * unmixed + offset).clip(0, 1)
-        alpha = unmix(rest, below, across, guess, doubt * clear**2, noise)
+        alpha = unmix(rest, below, across, guess, doubt * clear**2, noise).clip(low, high)
         alpha[alpha < DUST], alpha[alpha > 1 - DUST] = 0, 1
         out[i, ..., :3], rest = shared(rest, colour, below, alpha)
         out[i, ..., 3] = alpha
