@@ -2,8 +2,8 @@
 
 The network answers with five slots of fixed meaning (background, decoration, objects behind, objects, text). A user
 asks for a number of layers: slots that show nothing are dropped, a slot that shows several separate things is taken
-apart, and what is too much is merged again, neighbours first (`arrange`). Hidden colour is the network's, moved so that
-it meets the picture where the slot is seen (`complete`).
+apart, and what is too much is merged again, neighbours first (`arrange`). Hidden colour is carried on from where the
+slot is seen (`complete`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ from unfuse.tokens import position_ids
 Plane = NDArray[np.float32]
 
 STRIDE = 16
-SIDE = 256  # of a square of the bucket's area
+SIDE = 192  # of a square of the bucket's area
 LONGEST = 1024  # a bucket's longer side, for strips
 KINDS: tuple[Kind, ...] = ("background", "decoration", "object", "object", "text")  # of the slots, bottom to top
-RIVALS = [1, 2, 3]  # slots that the network may hesitate between for one and the same thing
-CONTRAST = (0.1, 0.6)  # alpha below is nothing, above is all: the network is not as sure as it should be
+BEHIND, OBJECT = 2, 3
+RIVALS = [1, BEHIND, OBJECT]  # slots that the network may hesitate between for one and the same thing
+# Alpha below the first is nothing, above the second all, for slots 1 to 4: the network is not as sure as it should be.
+CONTRAST = ((0.3, 0.75), (0.15, 0.7), (0.15, 0.7), (0.15, 0.7))
 SOLID = 0.2  # alpha from here on holds an island together
 SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
-SHOWN = 0.1  # a thing of which less is seen is none
+SHOWN = 0.3  # a thing of which less is seen is none
+TWICE = 0.5  # an object behind of which less is seen is the one in front, seen twice
 RIM = 0.06  # how far a soft rim reaches from its island, as a share of the longer side
 MOST_ISLANDS = 24
 MOST_AUTO = 8  # layers that "auto" gives at most
@@ -134,17 +137,17 @@ class Embedded:
         if steps != 1:
             raise EngineError(f"steps={steps}: the embedded engine answers in one step; leave steps out or say 1")
         opaque = pictures[..., :3] * pictures[..., 3:] + 0.5 * (1 - pictures[..., 3:])  # nothing there looks grey
-        alpha, colour = self.slots(opaque)
+        alpha = self.slots(opaque)
         notes = [
             ("the embedded engine looks at the picture alone: the prompt was not used",) if p else () for p in prompts
         ]
-        found = [arrange(opaque[i], alpha[i], colour[i], count, notes[i]) for i, count in enumerate(layers)]
+        found = [arrange(opaque[i], alpha[i], count, notes[i]) for i, count in enumerate(layers)]
         if on_step is not None:
             on_step(Step(1, 1, found[0].pixels[-1]))
         return found
 
-    def slots(self, pictures: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The network alone: `b h w 3` to alpha `b l h w` and colour `b l h/4 w/4 3`, in 0..1."""
+    def slots(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network alone: `b h w 3` to the slots' alphas `b l h w`, in 0..1."""
         b, h, w = pictures.shape[:3]
         rows, columns = h // STRIDE, w // STRIDE
         ids = position_ids(len(KINDS) + 1, rows, columns).reshape(len(KINDS) + 2, rows * columns, 3)[1:]
@@ -152,12 +155,13 @@ class Embedded:
             "picture": rearrange(pictures * 2 - 1, "b h w c -> b c h w").astype(np.float32),
             "ids": np.broadcast_to(ids, (b, *ids.shape)).copy(),
         }
-        logits, colour = self.session.run(["alpha", "colour"], feed)
+        (logits,) = self.session.run(["alpha"], feed)
         alpha = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         alpha[:, 0] = 1
         alpha = np.stack([settle(a) for a in alpha])
-        alpha[:, 1:] = ((alpha[:, 1:] - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0])).clip(0, 1)
-        return alpha, rearrange(colour, "b l c h w -> b l h w c")
+        for slot, (nothing, everything) in enumerate(CONTRAST, start=1):
+            alpha[:, slot] = ((alpha[:, slot] - nothing) / (everything - nothing)).clip(0, 1)
+        return alpha.astype(np.float32)
 
 
 def settle(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -183,19 +187,18 @@ def settle(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
 def arrange(
     picture: NDArray[np.float32],
     alpha: NDArray[np.float32],
-    colour: NDArray[np.float32],
     count: Count,
     notes: tuple[str, ...] = (),
 ) -> EngineLayers:
     """Slots of one picture to at most `count` layers, bottom to top; "auto" is as many as there are things, 8 at most.
 
-    picture: `h w 3`. alpha: `l h w`. colour: `l h/4 w/4 3`. notes: what the answer should say beside its layers.
+    picture: `h w 3`. alpha: `l h w`. notes: what the answer should say beside its layers.
     """
     pieces = visible([piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)])
     pieces = merged(pieces, MOST_AUTO - 1, NEAR) if count == "auto" else merged(pieces, count - 1)
     stack = [Piece({0: np.ones(picture.shape[:2], np.float32)}), *sorted(pieces, key=lambda p: p.slot)]
     shown = {slot for piece in stack for slot in piece.parts}
-    shades = {slot: complete(picture, alpha, colour[slot], slot) for slot in shown}
+    shades = {slot: complete(picture, alpha, slot) for slot in shown}
     return EngineLayers(np.stack([p.pixels(shades) for p in stack]), tuple(KINDS[p.slot] for p in stack), notes)
 
 
@@ -222,13 +225,22 @@ def apart(alpha: Plane, slot: int) -> list[Piece]:
 
 
 def visible(pieces: list[Piece]) -> list[Piece]:
-    """The pieces of which something shows: what is covered almost wholly is more likely a ghost than a thing."""
-    keep: list[Piece] = []
+    """The pieces of which something shows, from the top down.
+
+    What lies behind an object and is mostly covered by it is more likely the same thing seen twice than another one: it
+    joins the object. Other things that are almost wholly covered are more likely ghosts: they go.
+    """
+    kept: list[Piece] = []
     for piece in sorted(pieces, key=lambda p: p.slot, reverse=True):
-        clear = np.prod([1 - above.alpha for above in keep], axis=0)
-        if float((piece.alpha * clear).mean()) > SHOWN * piece.area:
-            keep.append(piece)
-    return keep
+        clear = np.prod([1 - above.alpha for above in kept], axis=0)
+        share = float((piece.alpha * clear).mean()) / max(piece.area, 1e-9)
+        objects = [i for i, above in enumerate(kept) if above.slot == OBJECT]
+        if piece.slot == BEHIND and share < TWICE and objects:
+            cover = max(objects, key=lambda i: float((kept[i].alpha * piece.alpha).sum()))
+            kept[cover] = kept[cover].joined(piece)
+        elif share > SHOWN:
+            kept.append(piece)
+    return kept
 
 
 def merged(pieces: list[Piece], most: int, cheap: float = 0.0) -> list[Piece]:
@@ -249,19 +261,14 @@ def cost(a: Piece, b: Piece) -> float:
     return lost + 10 * abs(a.slot - b.slot) + 20 * text
 
 
-def complete(
-    picture: NDArray[np.float32], alpha: NDArray[np.float32], colour: NDArray[np.float32], slot: int
-) -> NDArray[np.float32]:
-    """Colour `h w 3` of one slot: the picture where the slot is seen, elsewhere the network's, moved to meet it.
+def complete(picture: NDArray[np.float32], alpha: NDArray[np.float32], slot: int) -> NDArray[np.float32]:
+    """Colour `h w 3` of one slot: the picture where the slot is seen, carried on smoothly into the rest.
 
-    What must be added to the network's colour is known where the slot is seen; it is carried smoothly into the rest
-    (push-pull interpolation), as in Poisson image editing with the network's answer as guidance.
+    The rim of what is seen does not count: it is mixed with what lies over it. The network answers with colours too,
+    but they do not beat this yet (docs/log.md).
     """
     import cv2
 
-    h, w = picture.shape[:2]
-    guess = cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
     seen = alpha[slot] * np.prod(1 - alpha[slot + 1 :], axis=0)
-    sure = (((seen - 0.6) / 0.35).clip(0, 1) ** 2).astype(np.float32)
-    full: NDArray[np.float32] = (guess + spread(picture - guess, sure)).clip(0, 1).astype(np.float32)
-    return full
+    sure = cv2.erode(((seen - 0.6) / 0.35).clip(0, 1) ** 2, np.ones((3, 3), np.uint8))
+    return spread(picture, np.maximum(sure, 1e-4 * seen + 1e-6).astype(np.float32))
