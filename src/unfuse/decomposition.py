@@ -20,7 +20,7 @@ from unfuse.layers import Kind, Layer, LayerStack, Provenance
 from unfuse.pixels import Picture, Source
 
 MOST = 16
-SEEN = 1e-4  # a layer whose alpha covers less of the canvas than this is empty
+SEEN = 5e-4  # a layer whose alpha covers less of the canvas than this is empty
 SAME = 0.95  # two neighbours whose alphas overlap more than this (soft IoU) are one layer
 
 
