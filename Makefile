@@ -28,13 +28,13 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Tests of what the base install does, with every dependency at its lower bound; those that need torch skip themselves.
+# Tests of what the base install does, with every dependency at its lower bound; others that need torch skip themselves.
 lowest: $(BIN)/python
 	rm -rf $(LOWEST)
 	$(BIN)/python -m venv $(LOWEST)
 	$(BIN)/python tests/lowest.py >$(LOWEST)/constraints.txt
 	$(LOWEST)/bin/$(PIP) --constraint $(LOWEST)/constraints.txt --editable . pytest hypothesis hatchling
-	$(LOWEST)/bin/python -m pytest --ignore tests/test_parts.py
+	$(LOWEST)/bin/python -m pytest $(foreach name,parts compose train,--ignore tests/test_$(name).py)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) $(DEMO) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

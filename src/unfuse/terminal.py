@@ -133,7 +133,9 @@ def write(stack: LayerStack, targets: Sequence[Target]) -> None:
 def progress() -> Progress:
     """Progress with time left, on standard error, only where that is a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    return Progress(SpinnerColumn(), *columns, console=err, transient=True, disable=not err.is_terminal)
+    nowhere = Console(quiet=True)  # older releases of rich end even a disabled progress with an empty line
+    place = err if err.is_terminal else nowhere
+    return Progress(SpinnerColumn(), *columns, console=place, transient=True, disable=place is nowhere)
 
 
 def follow(shown: Progress, task: TaskID) -> OnStep:
