@@ -153,3 +153,25 @@ def test_merging_prefers_neighbours_in_one_slot() -> None:
     joined = next(p for p in three if p.alpha[4, 4] and p.alpha[4, 12])
     assert not joined.alpha[32, 32]
     assert len(embedded.merged([left, near, far, text], 1)) == 1
+
+
+def test_a_flat_ground_is_the_background_s_and_islands_of_its_colour_are_not() -> None:
+    picture = np.full((48, 64, 3), 0.2, np.float32)
+    picture[10:40, 10:50] = (0.9, 0.1, 0.1)
+    picture[20:30, 20:30] = 0.2  # a hole of the ground's colour that does not reach the rim
+    flat = embedded.ground(picture)
+    assert flat[2, 2] == flat[45, 60] == 1
+    assert flat[15, 15] == flat[25, 25] == 0
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None] * np.ones((48, 1, 3), np.float32)
+    assert (embedded.ground(ramp) == 0).all()
+
+
+def test_an_object_seen_twice_is_one_and_a_covered_ghost_is_none() -> None:
+    alpha = np.zeros((40, 40), np.float32)
+    alpha[10:30, 10:30] = 1
+    part = alpha.copy()
+    part[10:16] = 0
+    front, behind, shape = (embedded.Piece({slot: a}) for slot, a in ((3, part), (2, alpha), (1, part * 0.9)))
+    (one,) = embedded.visible([shape, behind, front])
+    assert set(one.parts) == {embedded.BEHIND, embedded.OBJECT}
+    assert one.alpha[12, 20] == 1

@@ -37,10 +37,12 @@ BEHIND, OBJECT = 2, 3
 RIVALS = [1, BEHIND, OBJECT]  # slots that the network may hesitate between for one and the same thing
 # Alpha below the first is nothing, above the second all, for slots 1 to 4: the network is not as sure as it should be.
 CONTRAST = ((0.3, 0.75), (0.15, 0.7), (0.15, 0.7), (0.15, 0.7))
+LIKE = 0.09  # colours nearer than this (Euclidean, of 0..1) are one flat colour
+RIM_SHARE, AREA_SHARE = 0.25, 0.2  # of the picture's rim and area, to be the background's
 SOLID = 0.2  # alpha from here on holds an island together
 SPECK = 1e-3  # a thing that covers less of the canvas is no layer of its own
 SHOWN = 0.3  # a thing of which less is seen is none
-TWICE = 0.5  # an object behind of which less is seen is the one in front, seen twice
+TWICE = 0.7  # an object behind of which less is seen is the one in front, seen twice
 RIM = 0.06  # how far a soft rim reaches from its island, as a share of the longer side
 MOST_ISLANDS = 24
 MOST_AUTO = 8  # layers that "auto" gives at most
@@ -194,12 +196,38 @@ def arrange(
 
     picture: `h w 3`. alpha: `l h w`. notes: what the answer should say beside its layers.
     """
+    flat = 1 - ground(picture)
+    alpha = np.stack([a * flat if slot in RIVALS else a for slot, a in enumerate(alpha)])
     pieces = visible([piece for slot in range(1, len(KINDS)) for piece in apart(alpha[slot], slot)])
     pieces = merged(pieces, MOST_AUTO - 1, NEAR) if count == "auto" else merged(pieces, count - 1)
     stack = [Piece({0: np.ones(picture.shape[:2], np.float32)}), *sorted(pieces, key=lambda p: p.slot)]
     shown = {slot for piece in stack for slot in piece.parts}
     shades = {slot: complete(picture, alpha, slot) for slot in shown}
     return EngineLayers(np.stack([p.pixels(shades) for p in stack]), tuple(KINDS[p.slot] for p in stack), notes)
+
+
+def ground(picture: NDArray[np.float32]) -> Plane:
+    """Where a flat background surely shows, 0..1 `h w`; nowhere, if no one colour holds enough of the picture's rim.
+
+    What has that colour and hangs together with the rim belongs to it, whatever the network says. Of several colours
+    at the rim it is the one whose islands cover most.
+    """
+    import cv2
+
+    rim = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    bins = (rim * 15.99).astype(np.int64) @ np.array([256, 16, 1])
+    clear = np.zeros(picture.shape[:2], np.float32)
+    for common in np.argsort(np.bincount(bins))[:-4:-1]:
+        colour = rim[bins == common].mean(0) if (bins == common).any() else rim[0]
+        if (np.linalg.norm(rim - colour, axis=-1) < LIKE).mean() < RIM_SHARE:
+            continue
+        far = np.linalg.norm(picture - colour, axis=-1)
+        _, islands = cv2.connectedComponents((far < LIKE).astype(np.uint8))
+        at_rim = np.unique(np.concatenate([islands[0], islands[-1], islands[:, 0], islands[:, -1]]))
+        flat = np.isin(islands, at_rim[at_rim > 0])
+        if flat.mean() > max(AREA_SHARE, (clear > 0).mean()):
+            clear = np.where(flat, (2 - 2 * far / LIKE).clip(0, 1), 0).astype(np.float32)
+    return clear
 
 
 def apart(alpha: Plane, slot: int) -> list[Piece]:
