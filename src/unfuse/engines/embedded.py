@@ -160,22 +160,10 @@ class Embedded:
         (logits,) = self.session.run(["alpha"], feed)
         alpha = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         alpha[:, 0] = 1
-        alpha = np.stack([settle(below_text(a)) for a in alpha])
+        alpha = np.stack([settle(a) for a in alpha])
         for slot, (nothing, everything) in enumerate(CONTRAST, start=1):
             alpha[:, slot] = ((alpha[:, slot] - nothing) / (everything - nothing)).clip(0, 1)
         return alpha.astype(np.float32)
-
-
-def below_text(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Slots `l h w` in which what lies below text is what lies around it: strokes are not cut out of things as well."""
-    import cv2
-
-    text = cv2.dilate(alpha[-1], np.ones((3, 3), np.uint8)).clip(0, 1)
-    result = alpha.copy()
-    for slot in RIVALS:
-        around = spread(alpha[slot], (1 - text) ** 2)
-        result[slot] = alpha[slot] * (1 - text) + around * text
-    return result
 
 
 def settle(alpha: NDArray[np.float32]) -> NDArray[np.float32]:
