@@ -38,10 +38,10 @@ class Format:
 PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
-FOLDER = Format("folder", (), "folder", True, "everything but the undo history, as full-canvas PNGs")
+FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
 FORMATS: tuple[Format, ...] = (
     FOLDER,
-    Format("project", (".zip",), "project", True, "everything but the undo history, as cropped PNGs"),
+    Format("project", (".zip",), "project", True, "everything, as cropped PNGs"),
     Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
     Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
