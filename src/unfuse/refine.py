@@ -3,13 +3,19 @@
 Peel from the top. For each layer: F is its colour and B what lies below it, both known at the bucket; c is the picture
 with the layers above taken off. Its alpha follows the picture's edges by a guided filter (He, Sun and Tang 2013) whose
 guide is the unmixed alpha q, the least-squares solution of `c = q F + (1 - q) B`; then by unmixing once more at native
-size, trusted as far as picture and engine disagree there. What c lacks is shared between the layer and what lies below
-by alpha squared, as in least squares. Alpha comes first and exactness (`recompose`) last: a residual that is pushed
-into colours under a wrong alpha leaves a ghost when the layer is moved.
+size, trusted as far as picture and engine disagree there. What c lacks is shared between the layer and what lies below,
+as in weighted least squares: what is smooth stays so, what has texture takes it. Alpha comes first and exactness
+(`recompose`) last: a residual that is pushed into colours under a wrong alpha leaves a ghost when the layer is moved.
+
+Everything that looks around happens at the bucket; at native size a pixel needs no other, so strips of rows are solved
+one by one and memory stays small at any size.
 """
 
 from __future__ import annotations
 
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -18,15 +24,16 @@ from einops import einsum
 from numpy.typing import NDArray
 
 from unfuse.pixels import Levels, quantise
-from unfuse.recompose import recompose
+from unfuse.recompose import recompose, weights
 
 Plane = NDArray[np.float32]  # h w
 Colour = NDArray[np.float32]  # h w 3
 
+STRIP = 2**20  # pixels of all layers in a strip of rows
 ROUNDS = 2  # at the bucket: colours from alphas, alphas from colours
 NOISE_FLOOR = (1.5 / 255) ** 2  # variance of a channel that says nothing
-SEEN = 0.9  # a layer is seen where this much of it shows: its colour is the picture's there
-DUST = 0.008  # native alphas nearer to 0 or 1 than this are 0 or 1
+SEEN = 0.95  # a layer is seen where this much of it shows: its colour is the picture's there
+DUST = 0.008  # native alphas nearer to 0 or 1 than this are 0 or 1, where the engine is not noisy
 SURE = 0.1  # alphas nearer to 0 or 1 than this, all around, are not moved away by the picture
 TINY = 1e-4
 
@@ -39,8 +46,26 @@ def refine(picture: NDArray[np.float32], layers: NDArray[np.float32], *, depth: 
     bottom layer fills up what the others leave; hidden colour is the layers' own, enlarged.
     """
     layers = np.nan_to_num(layers, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1).astype(np.float32)
-    rgb = picture[..., :3] * picture[..., 3:] + 0.5 * (1 - picture[..., 3:])  # nothing there looks grey
-    return recompose(quantise(picture, depth), peel(rgb, solve(rgb, layers)))
+    height, width = picture.shape[:2]
+    plans = solve(picture, layers)
+    out = np.empty((len(layers), height, width, 4), np.uint8 if depth == 8 else np.uint16)
+    rows = max(STRIP // (len(layers) * width), 1)
+
+    def strip(top: int) -> None:
+        part = picture[top : top + rows]
+        peeled = peel(on_grey(part), plans, top, height)
+        out[:, top : top + rows] = recompose(quantise(part, depth), peeled)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:  # what is in work at a time stays small
+        for _ in pool.map(strip, range(0, height, rows)):
+            pass
+    return out
+
+
+def on_grey(picture: NDArray[np.float32]) -> Colour:
+    """The picture's colours `h w 3`, nothing being grey."""
+    rgb: Colour = picture[..., :3] * picture[..., 3:] + 0.5 * (1 - picture[..., 3:])
+    return rgb
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,24 +80,27 @@ class Plan:
     noise: Plane  # variance of the picture's colours where nothing changes
     low: Plane  # what the engine is sure of stays: alpha lies between these
     high: Plane
+    dust: Plane  # alphas nearer to 0 or 1 than this are 0 or 1
+    play: Plane  # how much the layer's own colour varies around here (variance), and what lies below
+    play_below: Plane
 
 
 # --- at the bucket ---------------------------------------------------------------------------------------------------
 
 
-def solve(rgb: Colour, layers: NDArray[np.float32]) -> list[Plan]:
-    """A plan for each layer, the bottom one's last row being its colour alone."""
+def solve(picture: NDArray[np.float32], layers: NDArray[np.float32]) -> list[Plan]:
+    """A plan for each layer; the bottom one's is its colour alone."""
     size = layers.shape[2], layers.shape[1]
+    rgb = picture[..., :3] if (picture[..., 3] == 1).all() else on_grey(picture)
     small = resized(rgb, size, shrink=True)
-    back = resized(small, (rgb.shape[1], rgb.shape[0]))
-    texture = resized(((rgb - back) ** 2).sum(-1), size, shrink=True)
+    texture = np.maximum(resized(dot(rgb, rgb), size, shrink=True) - dot(small, small), 0)
     hint = layers[..., 3].copy()
     hint[0], grain = 1, [0.0]
     for i in range(1, len(layers)):
         hint[i], noise = denoised(calibrated(hint[i]))
         grain.append(noise)
     own = np.stack([spread(layer[..., :3], trust(a, e)) for layer, a, e in zip(layers, hint, grain, strict=True)])
-    alpha = hint.copy()
+    own, alpha = smoothed(own, hint, small), hint.copy()
     plans: list[Plan] = []
     for _ in range(ROUNDS):
         colour = met(own, alpha, small)
@@ -81,10 +109,10 @@ def solve(rgb: Colour, layers: NDArray[np.float32]) -> list[Plan]:
         for i in range(len(layers) - 1, 0, -1):
             plan, alpha[i] = planned(rest, colour[i], below[i], hint[i], clear, texture, grain[i])
             plans.append(plan)
-            rest = shared(rest, colour[i], below[i], alpha[i])[1]
+            rest = shared(rest, plan, alpha[i])[1]
             clear = clear * (1 - alpha[i])
         nothing = np.zeros_like(texture)
-        plans.append(Plan(colour[0], colour[0], *[nothing] * 6))
+        plans.append(Plan(colour[0], colour[0], *[nothing] * 9))
     return plans[::-1]
 
 
@@ -99,11 +127,6 @@ def planned(
     across = colour - below
     length = dot(across, across)
     unmixed = dot(rest - below, across) / (length + TINY)
-    slope, offset = guided(unmixed, hint, clear + 1e-3)
-    guess = (slope * unmixed + offset).clip(0, 1)
-    differs = box((hint - guess) ** 2)
-    guess = guess + np.maximum(differs - 4 * grain**2, 0) / (differs + 1e-9) * (hint - guess)
-
     change = local_range(hint)
     quiet = np.exp(-((change / (0.1 + 2 * grain)) ** 2)) * clear + 1e-5
     misfit = dot(rest - below - hint[..., None] * across, across)
@@ -111,15 +134,21 @@ def planned(
 
     active = length * clear * np.minimum(2 * change + 4 * hint * (1 - hint), 1)
     strife = float(np.sqrt((active * (misfit / (length + 1e-3)) ** 2).sum() / max(float(active.sum()), 1e-6)))
+
+    slope, offset = guided(unmixed, hint, clear + 1e-3, 1e-5 + 0.1 * strife**2)
+    guess = (slope * unmixed + offset).clip(0, 1)
+    differs = box((hint - guess) ** 2)
+    guess = guess + np.maximum(differs - 4 * grain**2, 0) / (differs + 1e-9) * (hint - guess)
     misfit = dot(rest - below - guess[..., None] * across, across)
     local = np.sqrt(np.maximum(0, box(misfit**2))) / (length + 1e-3)
     doubt = min(4 * strife, 1) * (0.1 + change + np.minimum(local, 1)) + 0.2 * grain
     doubt = (doubt * clear) ** 2
     low, high = certain(hint)
     alpha, settled = snapped(unmix(rest, below, across, guess, doubt, noise).clip(low, high), grain)
-    slope = np.where(settled, 0, slope)
-    doubt = np.where(settled, 0, doubt)
-    return Plan(colour, below, slope, alpha - slope * unmixed, doubt, noise, low, high), alpha
+    slope, doubt = np.where(settled, 0, slope), np.where(settled, 0, doubt)
+    dust = DUST + 2.5 * grain * np.minimum(50 * doubt, 1)
+    offset = alpha - slope * unmixed
+    return Plan(colour, below, slope, offset, doubt, noise, low, high, dust, variance(colour), variance(below)), alpha
 
 
 def calibrated(alpha: Plane) -> Plane:
@@ -179,13 +208,31 @@ def trust(alpha: Plane, grain: float) -> Plane:
 
 
 def met(own: NDArray[np.float32], alpha: NDArray[np.float32], small: Colour) -> NDArray[np.float32]:
-    """The layers' colours `l h w 3`, moved smoothly so that they are the picture's where they are seen."""
-    result, clear = own.copy(), np.ones_like(alpha[0])
-    for i in range(len(own) - 1, -1, -1):
-        seen = ((alpha[i] * clear - SEEN) / (1 - SEEN)).clip(0, 1) ** 2
-        clear = clear * (1 - alpha[i])
-        if seen.sum() > 1e-3:
-            result[i] = (own[i] + spread(small - own[i], seen)).clip(0, 1)
+    """The layers' colours `l h w 3`, moved smoothly so that they are the picture's where they are seen.
+
+    What the layers together lack of the picture is carried on, from where one is seen alone to where it is hidden: a
+    wrong tint does not show as a patch when the layer above goes. Where the layers are right nothing moves.
+    """
+    shown = weights(alpha)
+    lack = small - sum(share[..., None] * colour for share, colour in zip(shown, own, strict=True))
+    result = own.copy()
+    for i, share in enumerate(shown):
+        alone = ((share - SEEN) / (1 - SEEN)).clip(0, 1) ** 2
+        if alone.sum() > 1e-3:
+            result[i] = (own[i] + spread(lack, alone)).clip(0, 1)
+    return result
+
+
+def smoothed(own: NDArray[np.float32], alpha: NDArray[np.float32], small: Colour) -> NDArray[np.float32]:
+    """The layers' colours `l h w 3` without the engine's noise (Lee 1980), whose strength shows where they are seen."""
+    lack = [(small - colour, share > SEEN) for colour, share in zip(own, weights(alpha), strict=True)]
+    noise = np.concatenate([np.abs(colour - box(colour))[clear].ravel() for colour, clear in lack])
+    grain = 4.5 * (1.57 * float(np.median(noise))) ** 2 if noise.size > 300 else 0.0  # 1.57: median to deviation
+    result = own.copy()
+    for i, colour in enumerate(own):
+        mean = box(colour, 2)
+        varies = np.maximum(box(colour**2, 2) - mean**2, 0).sum(-1, keepdims=True)
+        result[i] = mean + np.maximum(varies - grain, 0) / (varies + 1e-9) * (colour - mean)
     return result
 
 
@@ -197,38 +244,67 @@ def composed(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> list[Co
     return below
 
 
-def guided(guide: Plane, target: Plane, weight: Plane) -> tuple[Plane, Plane]:
-    """Slope and offset of the local lines `target = slope guide + offset` in 3x3 windows, smoothed (guided filter)."""
+def guided(guide: Plane, target: Plane, weight: Plane, least: float) -> tuple[Plane, Plane]:
+    """Slope and offset of the local lines `target = slope guide + offset` in 3x3 windows, smoothed (guided filter).
+
+    A guide that varies less than the variance `least` is not followed.
+    """
     total = box(weight)
     mean_target, mean_guide = box(target * weight) / total, box(guide * weight) / total
     variance = np.maximum(box(guide * guide * weight) / total - mean_guide**2, 0)
-    slope = (box(target * guide * weight) / total - mean_target * mean_guide) / (variance + 1e-3)
+    slope = (box(target * guide * weight) / total - mean_target * mean_guide) / (variance + least)
     return box(slope), box(mean_target - slope * mean_guide)
 
 
 # --- at native size --------------------------------------------------------------------------------------------------
 
 
-def peel(rgb: Colour, plans: list[Plan]) -> NDArray[np.float32]:
-    """Layers `l h w 4` float32, straight alpha, from the picture `h w 3` and their plans, bottom to top."""
-    height, width = rgb.shape[:2]
-    out = np.empty((len(plans), height, width, 4), np.float32)
-    rest, clear = rgb, np.ones((height, width), np.float32)
+def peel(rgb: Colour, plans: list[Plan], top: int, height: int) -> NDArray[np.float32]:
+    """Layers `l h w 4` float32, straight alpha, bottom to top, for the rows `rgb` (`h w 3`) of a picture.
+
+    The rows begin at `top` of `height`; the plans are the whole picture's. A pixel's result needs no other pixel.
+    """
+    rows, width = rgb.shape[:2]
+    out = np.zeros((len(plans), rows, width, 4), np.float32)
+    rest, clear = rgb.copy(), np.ones((rows, width), np.float32)
     for i in range(len(plans) - 1, 0, -1):
-        plan = plans[i]
-        colour, below, slope, offset, doubt, noise, low, high = (
-            resized(getattr(plan, field.name), (width, height)) for field in fields(plan)
-        )
-        across = colour - below
-        unmixed = dot(rest - below, across) / (dot(across, across) + TINY)
-        guess = (slope * unmixed + offset).clip(0, 1)
-        alpha = unmix(rest, below, across, guess, doubt * clear**2, noise).clip(low, high)
-        alpha[alpha < DUST], alpha[alpha > 1 - DUST] = 0, 1
-        out[i, ..., :3], rest = shared(rest, colour, below, alpha)
-        out[i, ..., 3] = alpha
-        clear = clear * (1 - alpha)
+        plan, left, right = native(plans[i], top, rows, height, width)
+        here, visible = rest[:, left:right], clear[:, left:right]
+        if not here.size:
+            continue
+        across = plan.colour - plan.below
+        unmixed = dot(here - plan.below, across) / (dot(across, across) + TINY)
+        guess = (plan.slope * unmixed + plan.offset).clip(0, 1)
+        alpha = unmix(here, plan.below, across, guess, plan.doubt * visible**2, plan.noise).clip(plan.low, plan.high)
+        alpha[alpha < plan.dust] = 0
+        alpha[alpha > 1 - plan.dust] = 1
+        out[i, :, left:right, :3], rest[:, left:right] = shared(here, plan, alpha)
+        out[i, :, left:right, 3] = alpha
+        clear[:, left:right] = visible * (1 - alpha)
     out[0, ..., :3], out[0, ..., 3] = rest, 1
     return out
+
+
+def native(plan: Plan, top: int, rows: int, height: int, width: int) -> tuple[Plan, int, int]:
+    """A plan at native size for some rows, and the columns (left, right) it is for: those where the layer is."""
+    tall, wide = plan.offset.shape
+    at = ((np.arange(top, top + rows, dtype=np.float32) + 0.5) * (tall / height) - 0.5).clip(0, tall - 1)
+    first = np.floor(at).astype(int)
+    second = np.minimum(first + 1, tall - 1)
+    some = slice(int(first[0]), int(second[-1]) + 1)
+    there = (plan.offset[some] != 0) | (plan.slope[some] != 0) | (plan.doubt[some] != 0)
+    columns = np.flatnonzero(there.any(0))
+    if not len(columns):
+        return plan, 0, 0
+    left = max(math.floor((columns[0] - 1) * width / wide), 0)
+    right = min(math.ceil((columns[-1] + 2) * width / wide), width)
+    part = at - first
+
+    def enlarged(plane: NDArray[np.float32]) -> NDArray[np.float32]:  # bilinear: the rows, then the columns
+        share = part.reshape(-1, *[1] * (plane.ndim - 1))
+        return resized(plane[first] * (1 - share) + plane[second] * share, (width, rows))[:, left:right]
+
+    return Plan(*(enlarged(getattr(plan, field.name)) for field in fields(plan))), left, right
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -247,11 +323,20 @@ def unmix(rest: Colour, below: Colour, across: Colour, guess: Plane, doubt: Plan
     return alpha
 
 
-def shared(rest: Colour, colour: Colour, below: Colour, alpha: Plane) -> tuple[Colour, Colour]:
-    """The layer's colour and what lies below, with what they lack of `rest` shared out by alpha squared."""
+def shared(rest: Colour, plan: Plan, alpha: Plane) -> tuple[Colour, Colour]:
+    """The layer's colour and what lies below, with what they lack of `rest` shared out by how much either varies."""
     over = alpha[..., None]
-    lack = (rest - over * colour - (1 - over) * below) / (over**2 + (1 - over) ** 2)
-    return (colour + over * lack).clip(0, 1), (below + (1 - over) * lack).clip(0, 1)
+    lack = rest - over * plan.colour - (1 - over) * plan.below
+    ours, below = alpha * plan.play, (1 - alpha) * plan.play_below
+    lack /= (alpha * ours + (1 - alpha) * below + NOISE_FLOOR)[..., None]
+    colour = (plan.colour + ours[..., None] * lack).clip(0, 1)
+    return colour, np.where(over == 0, rest, (plan.below + below[..., None] * lack).clip(0, 1))
+
+
+def variance(colour: Colour) -> Plane:
+    """How much a colour varies in 3x3 windows, summed over channels; never nothing."""
+    varies: Plane = np.maximum(box(colour**2) - box(colour) ** 2, 0).sum(-1) + NOISE_FLOOR
+    return varies
 
 
 def spread(values: NDArray[Any], weight: Plane) -> NDArray[np.float32]:
