@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unfuse.pixels import Levels, to_float
 from unfuse.recompose import weights
-from unfuse.refine import refine, spread
+from unfuse.refine import on_grey, peel, refine, solve, spread
 
 
 def composed(layers: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,6 +112,67 @@ def test_taking_the_top_layer_off_leaves_no_ghost(design: Design) -> None:
     assert ghost < 2.5
 
 
+def on_plain(tint: float = 0, thin: float = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A dark disc on plain blue at 384 px, and an engine's answer at 96 whose blue is off and whose disc is smaller."""
+    ys, xs = np.mgrid[0:384, 0:384].astype(np.float32) - 191.5
+    disc = np.clip(110 - np.hypot(ys, xs) + 0.5, 0, 1)[..., None]
+    blue, dark = np.array([0.4, 0.6, 0.9], np.float32), np.array([0.1, 0.05, 0.2], np.float32)
+    flat = np.floor((disc * dark + (1 - disc) * blue) * 255 + 0.5) / 255
+    picture = np.dstack([flat, np.ones_like(disc)]).astype(np.float32)
+    ys, xs = np.mgrid[0:96, 0:96].astype(np.float32) - 47.5
+    layers = np.ones((2, 96, 96, 4), np.float32)
+    layers[0, ..., :3], layers[1, ..., :3] = blue + tint, dark
+    layers[1, ..., 3] = np.clip(110 / 4 - thin - np.hypot(ys, xs) + 0.5, 0, 1)
+    return picture, layers
+
+
+@pytest.mark.parametrize(("tint", "thin"), [(0, 0), (0.06, 0), (-0.06, 0), (0, 0.4), (0, 0.8)])
+def test_hidden_colour_goes_on_from_what_is_seen(tint: float, thin: float) -> None:
+    picture, layers = on_plain(tint, thin)
+    got = refine(picture, layers)
+    truth = np.array([0.4, 0.6, 0.9]) * 255
+    assert np.abs(got[0, ..., :3] - truth).max() < 2  # nothing tells that a disc was here
+
+
+def test_of_two_equal_layers_the_upper_has_the_picture_s_pixels() -> None:
+    picture, layers = on_plain()
+    got = refine(picture, layers[[0, 1, 1]])
+    inside = np.s_[130:250, 130:250]
+    assert np.array_equal(got[2][inside], np.floor(picture * 255 + 0.5)[inside])
+    assert (got[1][inside][..., 3] == 255).all()
+
+
+def test_a_transparent_picture_stays_so() -> None:
+    picture, layers = on_plain()
+    disc = (picture[..., 2] < 0.5).astype(np.float32)
+    picture[..., 3] = np.rint(cv2.GaussianBlur(disc, (0, 0), 3) * 255) / 255
+    got = refine(picture, layers)  # the engine saw a background; there is none
+    assert error(picture, got, 255) == 0
+    assert (got[..., 3] <= np.rint(picture[..., 3] * 255)).all()
+    assert (got[0, :40, :40] == 0).all()
+
+
+def test_rows_can_be_peeled_one_by_one(design: Design) -> None:
+    picture = design.picture
+    plans = solve(picture, design.at(128))
+    whole = peel(on_grey(picture), plans, 0, 512)
+    for top, bottom in [(0, 1), (100, 333), (511, 512)]:
+        rows, same = peel(on_grey(picture[top:bottom]), plans, top, 512), whole[:, top:bottom]
+        np.testing.assert_array_equal(rows[..., 3], same[..., 3])
+        np.testing.assert_array_equal(rows * (rows[..., 3:] > 0), same * (same[..., 3:] > 0))
+
+
+def test_noise_of_an_engine_does_not_reach_the_layers(design: Design) -> None:
+    rng = np.random.default_rng(0)
+    layers = design.at(256)
+    layers[..., 3] = [cv2.GaussianBlur(alpha, (0, 0), 0.7) for alpha in layers[..., 3]]
+    layers = (layers + rng.normal(0, 0.03, layers.shape).astype(np.float32)).clip(0, 1)
+    got = to_float(refine(design.picture, layers))
+    for i, at_least in enumerate((0.95, 0.95, 0.93), start=1):
+        assert soft_iou(got[i, ..., 3], design.layers[i, ..., 3]) > at_least
+    assert (got[1:, :40, :40, 3] == 0).all()
+
+
 def test_what_one_layer_owns_is_the_picture_to_the_bit(design: Design) -> None:
     picture = design.picture
     got = refine(picture, design.at(256))
@@ -128,7 +189,7 @@ def test_what_one_layer_owns_is_the_picture_to_the_bit(design: Design) -> None:
     native=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     bucket=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     depth=st.sampled_from([8, 16]),
-    answer=st.sampled_from(["noise", "empty", "full", "nan", "inf"]),
+    answer=st.sampled_from(["noise", "empty", "full", "nan", "inf", "equal", "hard"]),
     opaque=st.booleans(),
 )
 def test_whatever_the_engine_answers_the_picture_comes_back(
@@ -139,7 +200,11 @@ def test_whatever_the_engine_answers_the_picture_comes_back(
     picture = (rng.integers(0, most, (*native, 4), endpoint=True) / most).astype(np.float32)
     picture[..., 3] = 1 if opaque else rng.choice([0, 85 / 255, 1], native)
     layers = rng.random((count, *bucket, 4), dtype=np.float32)
-    if answer != "noise":
+    if answer == "equal":
+        layers[:] = layers[0]
+    elif answer == "hard":
+        layers = np.rint(layers)
+    elif answer != "noise":
         layers[..., 3] = {"empty": 0, "full": 1, "nan": np.nan, "inf": np.inf}[answer]
     got = refine(picture, layers, depth=8 if depth == 8 else 16)
     assert got.dtype == (np.uint8 if depth == 8 else np.uint16)

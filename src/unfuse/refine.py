@@ -127,7 +127,7 @@ def planned(
     across = colour - below
     length = dot(across, across)
     unmixed = dot(rest - below, across) / (length + TINY)
-    change = local_range(hint)
+    change = most(hint) - least(hint)
     quiet = np.exp(-((change / (0.1 + 2 * grain)) ** 2)) * clear + 1e-5
     misfit = dot(rest - below - hint[..., None] * across, across)
     noise = spread(np.minimum(misfit**2 / (length + 1e-6) + 0.5 * texture, 0.1), quiet) + NOISE_FLOOR
@@ -184,7 +184,7 @@ def snapped(alpha: Plane, grain: float) -> tuple[Plane, NDArray[np.bool_]]:
     around, near, here = box(alpha, 2), 1.5 * grain + 0.004, 4 * grain + 0.008
     zero = (around < near) & (alpha < here)
     one = (around > 1 - near) & (alpha > 1 - here)
-    settled = eroded(zero) | eroded(one)
+    settled = (least(zero.astype(np.float32)) > 0) | (least(one.astype(np.float32)) > 0)
     return np.where(zero, 0, np.where(one, 1, alpha)).astype(np.float32), settled
 
 
@@ -193,12 +193,8 @@ def certain(alpha: Plane) -> tuple[Plane, Plane]:
 
     A wrong engine's colours can explain any picture a little better with a little of this layer everywhere.
     """
-    import cv2
-
-    kernel = np.ones((3, 3), np.uint8)
-    least, most = np.asarray(cv2.erode(alpha, kernel)), np.asarray(cv2.dilate(alpha, kernel))
-    low = np.where(least > 1 - SURE, least, 0).astype(np.float32)
-    return low, np.where(most < SURE, most, 1).astype(np.float32)
+    low, high = least(alpha), most(alpha)
+    return np.where(low > 1 - SURE, low, 0).astype(np.float32), np.where(high < SURE, high, 1).astype(np.float32)
 
 
 def trust(alpha: Plane, grain: float) -> Plane:
@@ -218,8 +214,11 @@ def met(own: NDArray[np.float32], alpha: NDArray[np.float32], small: Colour) -> 
     result = own.copy()
     for i, share in enumerate(shown):
         alone = ((share - SEEN) / (1 - SEEN)).clip(0, 1) ** 2
-        if alone.sum() > 1e-3:
-            result[i] = (own[i] + spread(lack, alone)).clip(0, 1)
+        if alone.sum() <= 1e-3:
+            continue
+        inside = least(alone)  # beside an edge that is not quite where the engine has it, the lack is another layer's
+        near = (10 * box(inside, 5)).clip(0, 1)[..., None]  # thin layers are all edge: better that than nothing
+        result[i] = (own[i] + near * spread(lack, inside) + (1 - near) * spread(lack, alone)).clip(0, 1)
     return result
 
 
@@ -378,16 +377,13 @@ def box(values: NDArray[np.floating[Any]], reach: int = 1) -> Plane:
     return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
-def local_range(values: Plane) -> Plane:
-    """The largest less the smallest value in 3x3 windows."""
+def least(values: Plane, reach: int = 1) -> Plane:
+    """The smallest value in squares of side `2 reach + 1`."""
     import cv2
 
-    kernel = np.ones((3, 3), np.uint8)
-    return np.asarray(cv2.dilate(values, kernel) - cv2.erode(values, kernel), np.float32)
+    return np.asarray(cv2.erode(values, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)), np.float32)
 
 
-def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a mask holds in the whole 3x3 window."""
-    import cv2
-
-    return np.asarray(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+def most(values: Plane, reach: int = 1) -> Plane:
+    """The largest value in squares of side `2 reach + 1`."""
+    return -least(-values, reach)
