@@ -6,7 +6,9 @@ as one line and exit with code 2; the library raises.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -44,3 +46,17 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(f"{purpose} needs {module}: pip install 'unfuse[{extra}]'") from error
+
+
+def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
+    """`value` if it is allowed, else a StackError that names the nearest and all that are."""
+    names = tuple(allowed)
+    if value not in names:
+        raise StackError(f"{what} is {value!r}{nearest(value, names)}: it must be one of {', '.join(names)}")
+    return value
+
+
+def nearest(value: object, names: Iterable[str]) -> str:
+    """What a message adds for the name that is nearest to `value`, such as " (did you mean 'x'?)"; or nothing."""
+    near = difflib.get_close_matches(str(value), list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

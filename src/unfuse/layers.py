@@ -7,19 +7,24 @@ it did not touch.
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unfuse.boxes import IDENTITY as IDENTITY
+from unfuse.boxes import Affine as Affine
+from unfuse.boxes import Box as Box
 from unfuse.errors import StackError
+from unfuse.errors import nearest as nearest
+from unfuse.errors import one_of as one_of
+from unfuse.textblock import TextBlock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,52 +55,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]  # h w 4, straight alpha, full r
 
 DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 
-Affine = tuple[float, float, float, float, float, float]  # a b c d e f: (x, y) goes to (a x + b y + c, d x + e y + f)
-IDENTITY: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
 Edit = Mapping[str, Any]  # {"op": name, field: value, ...}, in the words of JSON: see `unfuse.edits`
-
-
-class Box(NamedTuple):
-    """A place on the canvas in pixels: left and top inclusive, right and bottom exclusive. May leave the canvas."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def width(self) -> int:
-        return self.right - self.left
-
-    @property
-    def height(self) -> int:
-        return self.bottom - self.top
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.width, self.height
-
-    def moved(self, right: int, down: int) -> Box:
-        """The box of the same size, so many pixels further right and down."""
-        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
-
-    def intersection(self, other: Box) -> Box | None:
-        """What both cover, or None where they do not meet."""
-        left, top = max(self.left, other.left), max(self.top, other.top)
-        right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
-        return Box(left, top, right, bottom) if left < right and top < bottom else None
-
-    def union(self, other: Box) -> Box:
-        """The smallest box that holds both."""
-        left, top = min(self.left, other.left), min(self.top, other.top)
-        return Box(left, top, max(self.right, other.right), max(self.bottom, other.bottom))
-
-    def within(self, outer: Box) -> tuple[slice, slice]:
-        """Rows and columns of this box in an array that covers `outer`."""
-        return slice(self.top - outer.top, self.bottom - outer.top), slice(
-            self.left - outer.left, self.right - outer.left
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +89,8 @@ class Layer:
     pixels: `h w 4`, uint8 or uint16, straight alpha, the size of `box`. A group has `layers` instead, bottom to top,
     and its box is always the union of theirs, whatever box it is given. `opacity` is 0 to 1. `blend_mode` is one of
     the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits. `original` is what an
-    edited layer's pixels were made from; new pixels or a new box without one drop it.
+    edited layer's pixels were made from; new pixels or a new box without one drop it. `text` is what the pixels say,
+    on the canvas as they show; it moves with the box, and new pixels without one drop it. A group has none.
 
     The pixels are handed over: the array is made read-only and shared, not copied, unless it is not C-contiguous.
     Raises StackError where a field is wrong.
@@ -145,6 +106,7 @@ class Layer:
     visible: bool = True
     locked: bool = False
     original: Original | None = None
+    text: TextBlock | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -162,6 +124,8 @@ class Layer:
             )
         if self.original and (self.pixels is None or self.original.pixels.dtype != self.pixels.dtype):
             raise StackError(f"layer {named!r} is given an original that its pixels cannot be made from")
+        if self.text is not None and (self.pixels is None or not isinstance(self.text, TextBlock)):
+            raise StackError(f"layer {named!r} is given the text {self.text!r}: it must be a TextBlock, and no group's")
         if self.pixels is None:
             box = self.layers[0].box
             for layer in self.layers[1:]:
@@ -199,6 +163,9 @@ class Layer:
         """The layer with some fields changed; everything else, the id too, stays."""
         if "original" not in changes and {"pixels", "box"} & changes.keys():
             changes["original"] = None
+        if self.text and "text" not in changes and {"pixels", "box"} & changes.keys():
+            x, y = (changes.get("box", self.box)[i] - self.box[i] for i in (0, 1))
+            changes["text"] = None if "pixels" in changes else self.text.shifted(x, y)
         return replace(self, **changes)
 
     def walk(self) -> Iterator[Layer]:
@@ -224,7 +191,8 @@ class Layer:
             return self
         pixels = self.pixels[inner.top : inner.bottom, inner.left : inner.right]
         # A copy, so that a small layer does not keep a whole canvas in memory.
-        return self.replace(box=inner.moved(self.box.left, self.box.top), pixels=pixels.copy(), original=self.original)
+        box = inner.moved(self.box.left, self.box.top)
+        return self.replace(box=box, pixels=pixels.copy(), original=self.original, text=self.text)
 
     def to_canvas(self, size: tuple[int, int]) -> Pixels:
         """The layer alone on a transparent canvas of `size` (width, height): `h w 4` at its own depth, straight alpha.
@@ -429,20 +397,6 @@ def to_8_bit(pixels: Pixels) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def one_of(what: str, value: str, allowed: Iterable[str]) -> str:
-    """`value` if it is allowed, else a StackError that names the nearest and all that are."""
-    names = tuple(allowed)
-    if value not in names:
-        raise StackError(f"{what} is {value!r}{nearest(value, names)}: it must be one of {', '.join(names)}")
-    return value
-
-
-def nearest(value: object, names: Iterable[str]) -> str:
-    """What a message adds for the name that is nearest to `value`, such as " (did you mean 'x'?)"; or nothing."""
-    near = difflib.get_close_matches(str(value), list(names), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _listed(names: Iterable[str]) -> str:

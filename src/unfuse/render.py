@@ -43,14 +43,15 @@ def remade(layer: Layer, **changes: Any) -> Layer:
     """The layer with changes of its original, its pixels made anew; with nothing left of them, the original itself."""
     old = original(layer)
     now = Original(**{**vars(old), **changes})
-    if now.transform == IDENTITY and not now.looks and not now.effects:
-        return layer.replace(box=now.box, pixels=now.pixels, original=None)
     moved = affine.then(affine.inverse(old.transform), now.transform)
+    text = layer.text.transformed(moved) if layer.text and now.pixels is old.pixels else None
+    if now.transform == IDENTITY and not now.looks and not now.effects:
+        return layer.replace(box=now.box, pixels=now.pixels, original=None, text=text)
     same = now.pixels is old.pixels and (now.looks, now.effects) == (old.looks, old.effects)
     if same and layer.original and _is_whole(moved):
-        return layer.replace(box=layer.box.moved(round(moved[2]), round(moved[5])), original=now)
+        return layer.replace(box=layer.box.moved(round(moved[2]), round(moved[5])), original=now, text=text)
     box, pixels = render(now)
-    return layer.replace(box=box, pixels=pixels, original=now)
+    return layer.replace(box=box, pixels=pixels, original=now, text=text)
 
 
 def _is_whole(transform: Affine) -> bool:

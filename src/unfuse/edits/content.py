@@ -239,7 +239,15 @@ def _covered(layer: Layer, cover: Floats, area: Box) -> Layer:
         raise StackError(f"nothing would be left of layer {layer.name!r}: remove it, or choose another place")
     levels = source.pixels[common.within(source.box)].copy()
     levels[..., 3] = _times(levels[..., 3], np.clip(cover[common.within(area)][..., 0], 0, 1))
-    return remade(layer, box=common, pixels=levels, looks=())
+    new = remade(layer, box=common, pixels=levels, looks=())
+    return new.replace(text=layer.text) if layer.text and _same_alpha(levels, common, source) else new
+
+
+def _same_alpha(levels: Any, box: Box, source: Original) -> bool:
+    """Whether what was cut away showed nothing, so that a text is still all there."""
+    before = source.pixels[..., 3]
+    kept = before[box.within(source.box)]
+    return bool((kept == levels[..., 3]).all()) and np.count_nonzero(kept) == np.count_nonzero(before)
 
 
 def _times(levels: Any, share: Floats) -> Any:

@@ -60,8 +60,9 @@ class Kept:
 
 
 def fields(layer: Layer) -> dict[str, Any]:
-    """A layer's fields that JSON says as they are."""
-    return {name: getattr(layer, name) for name in FIELDS}
+    """A layer's fields that JSON says as they are, and its text."""
+    said = {"text": layer.text.to_json()} if layer.text else {}
+    return {name: getattr(layer, name) for name in FIELDS} | said
 
 
 def digest(pixels: Pixels) -> str:

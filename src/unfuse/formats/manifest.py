@@ -27,6 +27,7 @@ from unfuse.formats.names import file_names
 from unfuse.layers import Box, Layer, LayerStack, Original, Pixels, Provenance, State
 from unfuse.pixels import quantise, write_flat
 from unfuse.pixels import read as read_picture
+from unfuse.textblock import TextBlock
 
 VERSION = 1
 MANIFEST, FLAT, ICC = "manifest.json", "flat.png", "profile.icc"
@@ -162,6 +163,8 @@ class _Reader:
         given = {key: entry[key] for key in FIELDS if key != "box"}
         if "layers" in entry:
             return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **given)
+        if "text" in entry:
+            given["text"] = TextBlock.from_json(entry["text"])
         box = Box(*entry["box"])
         if self.layout == "cropped":
             self.take(box)
