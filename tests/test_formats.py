@@ -80,7 +80,7 @@ def test_flat_pictures_are_the_whole(tmp_path: Path, suffix: str) -> None:
 # ---- files on the disk
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.psd", "a.pptx", "a.png", "a"])
+@pytest.mark.parametrize("name", ["a.zip", "a.psd", "a.ora", "a.pptx", "a.png", "a"])
 def test_a_failing_write_leaves_everything_as_it_was(tmp_path: Path, name: str) -> None:
     formats.write(everything(), tmp_path / name)
     before = contents(tmp_path)
@@ -90,7 +90,7 @@ def test_a_failing_write_leaves_everything_as_it_was(tmp_path: Path, name: str) 
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.psd", "a.pptx", "a.png", "a"])
+@pytest.mark.parametrize("name", ["a.zip", "a.psd", "a.ora", "a.pptx", "a.png", "a"])
 def test_a_target_is_replaced_and_nothing_else_is_left(tmp_path: Path, name: str) -> None:
     formats.write(LayerStack((3, 2), ()), tmp_path / name)
     formats.write(everything(), tmp_path / name)

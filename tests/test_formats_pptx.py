@@ -152,6 +152,14 @@ def test_only_what_lies_under_a_blend_mode_is_merged(tmp_path: Path) -> None:
     assert names["group that blends"] == ["Himmel 背景 + g", "c"]
 
 
+def test_what_is_merged_is_said(tmp_path: Path) -> None:
+    notes = formats.write(LayerStack(SIZE, ALIKE["multiply in the middle"]), tmp_path / "a.pptx")
+    assert notes == ("PowerPoint has no blend modes: 'Himmel 背景 + a + b' became one picture",)
+    notes = formats.write(LayerStack(SIZE, ALIKE["group with opacity"]), tmp_path / "a.pptx")
+    assert notes == ("PowerPoint has no opacity of groups: 'g' became one picture",)
+    assert formats.write(LayerStack(SIZE, ALIKE["normal"]), tmp_path / "a.pptx") == ()
+
+
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     formats.write(everything(depth=16), tmp_path / "a.pptx")
     for shape in pictures(slide_of(tmp_path / "a.pptx").shapes):

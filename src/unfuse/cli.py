@@ -93,7 +93,7 @@ def decompose(
         task = shown.add_task(f"Decomposing {escape(picture)}", total=None)
         stack = decompose(source, number(layers), on_step=follow(shown, task), **options)
         shown.update(task, description="Writing")
-        write(stack, targets)
+        stack = write(stack, targets)
         original = pixels.read(source, limit_megapixels=limit_megapixels)
         error = residual(stack, pixels.quantise(original.pixels, original.depth))
     seconds = round(time.monotonic() - began, 3)
@@ -128,7 +128,7 @@ def split(
         if after is before:
             after = before.replace(notes=(*before.notes, f"layer {layer!r} is one thing: it stays as it is"))
         shown.update(task, description="Writing")
-        write(after, targets)
+        after = write(after, targets)
         error = residual(after, flatten(before))
     seconds = round(time.monotonic() - began, 3)
     tell(after, targets, as_json, stack, recomposition=error._asdict(), seconds=seconds)
@@ -147,7 +147,7 @@ def flatten(
     if layered := [target for target in targets if target.format.name != "picture"]:
         raise FormatError(f"{layered[0]}: a flat picture is a .png, .jpg or .webp; 'unfuse convert' keeps the layers")
     whole = read(stack, limit_megapixels)
-    write(whole, targets)
+    whole = write(whole, targets)
     tell(whole, targets, as_json, stack)
 
 
@@ -162,7 +162,7 @@ def convert(
     """Write a stack in another format."""
     targets = aims([to], suffix, as_json)
     whole = read(stack, limit_megapixels)
-    write(whole, targets)
+    whole = write(whole, targets)
     tell(whole, targets, as_json, stack)
 
 
@@ -189,7 +189,7 @@ def edit(
         lines = recipes.differences(before, after)
         print(json.dumps(lines, ensure_ascii=False) if as_json else "\n".join(lines))
         return
-    write(after, targets)
+    after = write(after, targets)
     tell(after, targets, as_json, stack)
 
 
@@ -204,7 +204,7 @@ def undo(
     """Take back the last edits of a project."""
     targets = aims(outs, suffix, as_json)
     before = read(stack, limit_megapixels).undo()
-    write(before, targets)
+    before = write(before, targets)
     tell(before, targets, as_json, stack)
 
 
@@ -219,7 +219,7 @@ def redo(
     """Do again what was undone last in a project."""
     targets = aims(outs, suffix, as_json)
     after = read(stack, limit_megapixels).redo()
-    write(after, targets)
+    after = write(after, targets)
     tell(after, targets, as_json, stack)
 
 

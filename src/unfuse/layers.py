@@ -379,11 +379,11 @@ class LayerStack:
             image.info["icc_profile"] = self.icc
         return image
 
-    def save(self, path: str | Path) -> None:
-        """Write the stack in the format that the suffix names: see `unfuse.formats`."""
+    def save(self, path: str | Path) -> tuple[str, ...]:
+        """Write the stack in the format that the suffix names; returns notes on what that cannot hold as it was."""
         from unfuse.formats import write
 
-        write(self, path)
+        return write(self, path)
 
     def split(self, layer: int | str, layers: int | Literal["auto"] = "auto", **options: Any) -> LayerStack:
         """Decompose one layer again: it becomes a group. Options as in `unfuse.decomposition.split`."""

@@ -60,14 +60,14 @@ class Target:
     def __str__(self) -> str:
         return "standard output" if self.place == STANDARD else self.place
 
-    def write(self, stack: LayerStack) -> None:
+    def write(self, stack: LayerStack) -> tuple[str, ...]:
         if self.place != STANDARD:
-            formats.write(stack, self.place)
-            return
+            return formats.write(stack, self.place)
         file = BytesIO()
-        self.format.load().write(stack, file, self.suffix)
+        notes: tuple[str, ...] = self.format.load().write(stack, file, self.suffix)
         sys.stdout.buffer.write(file.getvalue())
         sys.stdout.buffer.flush()
+        return notes
 
 
 def aims(places: Sequence[str], suffix: str, as_json: bool, keep: str = STANDARD) -> list[Target]:
@@ -113,18 +113,23 @@ def read(source: str, limit_megapixels: float) -> LayerStack:
     return stack
 
 
-def write(stack: LayerStack, targets: Sequence[Target]) -> None:
-    """Write to every target; where some fail, the others are kept, and the error says which is which."""
+def write(stack: LayerStack, targets: Sequence[Target]) -> LayerStack:
+    """Write to every target; where some fail, the others are kept, and the error says which is which.
+
+    Returns the stack with what the formats could not hold in its notes, to be told.
+    """
+    notes: list[str] = []
     failed: list[str] = []
     done: list[str] = []
     for target in targets:
         try:
-            target.write(stack)
+            notes += [f"{target}: {note}" for note in target.write(stack)]
             done.append(str(target))
         except UnfuseError as error:
             failed.append(str(error))
     if failed:
         raise FormatError(f"{'; '.join(failed)}. Written: {', '.join(done) or 'nothing'}")
+    return stack.replace(notes=(*stack.notes, *notes))
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from unfuse.pixels import SAVE_OPTIONS, replacing
 class Format:
     """A row of the table. Its module has `write(stack, file, suffix)` and perhaps `read(file, *, what, max_pixels)`.
 
+    `write` returns, a line each, what the format could not hold as it was; `read` has it in the stack's notes.
     `keeps` says what of a stack survives, beside the layers' pixels, names and places where it has layers at all.
     """
 
@@ -36,6 +37,7 @@ class Format:
 
 
 PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
+ORA_KEEPS = "groups, opacity, blend modes, visible, locked, profile, resolution in whole numbers, 8 or 16 bits"
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
 FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
@@ -43,22 +45,24 @@ FORMATS: tuple[Format, ...] = (
     FOLDER,
     Format("project", (".zip",), "project", True, "everything, as cropped PNGs"),
     Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
+    Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
     Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
 )
 
 
-def write(stack: LayerStack, path: str | os.PathLike[str]) -> None:
-    """Write `stack` in the format that the suffix of `path` names.
+def write(stack: LayerStack, path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Write `stack` in the format that the suffix of `path` names; returns notes on what that cannot hold as it was.
 
     Raises FormatError where no format has that suffix, PictureError or FormatError where the place cannot be written.
     """
     row = find(path)
     if row is FOLDER:
-        row.load().write(stack, Path(path))
-        return
+        notes: tuple[str, ...] = row.load().write(stack, Path(path))
+        return notes
     with replacing(path) as file:
-        row.load().write(stack, file, Path(path).suffix.lower())
+        notes = row.load().write(stack, file, Path(path).suffix.lower())
+    return notes
 
 
 def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> LayerStack:

@@ -22,7 +22,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can say
 
 
 def add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Put a file into an archive; PNGs are stored, they do not get smaller, and so is what tells a format by its type."""
+    """Put a file into an archive; PNGs are stored, they do not get smaller, and so is a mimetype."""
     info = zipfile.ZipInfo(name, EPOCH)
     info.create_system = 3  # Unix, whatever the system: attributes below, and the same bytes everywhere
     info.external_attr = (stat.S_IFREG | 0o644) << 16

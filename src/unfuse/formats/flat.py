@@ -9,6 +9,7 @@ from unfuse.layers import LayerStack
 from unfuse.pixels import write_flat
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
+def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
     """Put the stack together and write it as the picture format of the suffix, with profile and resolution."""
     write_flat(file, flatten(stack), icc=stack.icc, dpi=stack.dpi, suffix=suffix)
+    return ()

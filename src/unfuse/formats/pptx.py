@@ -27,7 +27,7 @@ LARGEST_PICTURE = 80_000_000  # pixels; python-pptx opens pictures with Pillow, 
 BLANK = 6  # the default template's layout without placeholders
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
+def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
     """Write the stack as a presentation of one slide, at 96 pixels an inch where that gives a slide PowerPoint takes.
 
     Larger pictures are scaled down and smaller ones up; one longer than 56 times its height keeps its shape on a slide
@@ -38,8 +38,10 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
     presentation.slide_width, presentation.slide_height = (Emu(max(SHORTEST, round(x * unit))) for x in stack.size)
     presentation.core_properties.author = presentation.core_properties.last_modified_by = "unfuse"
     slide = presentation.slides.add_slide(presentation.slide_layouts[BLANK])
-    _add(slide.shapes, _expressible(stack.layers, stack), stack, unit)
+    notes: list[str] = []
+    _add(slide.shapes, _expressible(stack.layers, stack, notes), stack, unit)
     presentation.save(file)
+    return (*notes, *(("PowerPoint has 8 bits a channel: 16 were rounded",) if stack.depth == 16 else ()))
 
 
 def _unit(size: tuple[int, int]) -> float:
@@ -49,22 +51,24 @@ def _unit(size: tuple[int, int]) -> float:
     return max(PIXEL, min(SHORTEST / min(size), LONGEST / max(size)))
 
 
-def _expressible(layers: Iterable[Layer], stack: LayerStack) -> Iterator[Layer]:
+def _expressible(layers: Iterable[Layer], stack: LayerStack, notes: list[str]) -> Iterator[Layer]:
     """Layers, bottom to top, that look the same with every blend mode normal and every group's opacity 1."""
     siblings = list(layers)
     blended = [index for index, layer in enumerate(siblings) if layer.visible and layer.blend_mode != "normal"]
     top = blended[-1] + 1 if blended else 0
     if merged := [layer for layer in siblings[:top] if layer.visible]:
         name = " + ".join(layer.name for layer in merged)
+        notes.append(f"PowerPoint has no blend modes: {name!r} became one picture")
         yield Layer.from_canvas(name, "object", flatten(stack.replace(layers=tuple(merged))))
     for layer in (*(layer for layer in siblings[:top] if not layer.visible), *siblings[top:]):
         if layer.pixels is not None:
             yield layer
         elif layer.opacity < 1:
+            notes.append(f"PowerPoint has no opacity of groups: {layer.name!r} became one picture")
             baked = Layer.from_canvas(layer.name, "object", layer.to_canvas(stack.size))
             yield baked.replace(opacity=layer.opacity, visible=layer.visible, locked=layer.locked)
         else:
-            yield layer.replace(layers=tuple(_expressible(layer.layers, stack)))
+            yield layer.replace(layers=tuple(_expressible(layer.layers, stack, notes)))
 
 
 def _add(shapes: Any, layers: Iterable[Layer], stack: LayerStack, unit: float) -> None:

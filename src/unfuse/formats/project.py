@@ -9,11 +9,12 @@ from unfuse.formats import archive, manifest
 from unfuse.layers import LayerStack
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
+def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
     """Write the project as one zip."""
     with zipfile.ZipFile(file, "w") as target:
         for name, data in manifest.pack(stack, "cropped"):
             archive.add(target, name, data)
+    return ()
 
 
 def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:

@@ -48,7 +48,7 @@ PLANES = (ChannelID.TRANSPARENCY_MASK, ChannelID.CHANNEL_0, ChannelID.CHANNEL_1,
 EMPTY = [ChannelData() for _ in PLANES]
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
+def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
     """Write the stack; a PSB where the suffix says so, a side has more than 30,000 pixels or planes exceed 2 GB."""
     if max(stack.size) > PSB_SIDE:
         raise FormatError(
@@ -72,6 +72,7 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> None:
         layer_and_mask_information=_layers(records, stack.depth, transparent),
         image_data=_merged(merged, header),
     ).write(file)
+    return ()
 
 
 def _is_large(stack: LayerStack) -> bool:

@@ -24,6 +24,7 @@ from psd_tools.psd.layer_and_mask import ChannelData, ChannelDataList, LayerReco
 
 from unfuse.errors import FormatError
 from unfuse.formats import manifest
+from unfuse.formats.foreign import passing, with_background
 from unfuse.layers import Box, Layer, LayerStack
 
 logging.getLogger("psd_tools").addHandler(logging.NullHandler())  # its warnings become our notes and errors
@@ -105,12 +106,10 @@ class _Reader:
     def stack(self, psd: PSD) -> LayerStack:
         self.check_sizes()
         layers = self.tree() if self.records else [self.merged(psd)]
-        if layers and _covers(layers[0], self.canvas):
-            layers[0] = layers[0].replace(kind="background")
         resolution = psd.image_resources.get_data(Resource.RESOLUTION_INFO)
         return LayerStack(
             size=self.canvas.size,
-            layers=tuple(layers),
+            layers=with_background(tuple(layers), self.canvas),
             depth=16 if self.header.depth == 16 else 8,
             icc=psd.image_resources.get_data(Resource.ICC_PROFILE),
             dpi=(resolution.horizontal / 65536 if resolution else 0) or 72.0,
@@ -178,12 +177,7 @@ class _Reader:
             return []
         group = Layer(kind="group", box=inside[0].box, layers=tuple(inside), **self.fields(record))
         group = self.masked(group, record, _planes(record, channels))
-        if _mode(record) == BlendMode.PASS_THROUGH and any(layer.blend_mode != "normal" for layer in group.layers):
-            if group.opacity == 1 and group.visible:
-                self.notes.append(f"group {name!r} lets blend modes through to what lies below it: it was taken apart")
-                return list(group.layers)
-            self.notes.append(f"group {name!r} lets blend modes through to what lies below it: it may look different")
-        return [group]
+        return passing(group, self.notes) if _mode(record) == BlendMode.PASS_THROUGH else [group]
 
     def fields(self, record: LayerRecord) -> dict[str, Any]:
         name, tags, mode = _name(record), set(record.tagged_blocks), _mode(record)
@@ -281,13 +275,6 @@ def _mode(record: LayerRecord) -> BlendMode:
 
 def _levels(plane: bytes, depth: int) -> NDArray[Any]:
     return np.frombuffer(plane, np.uint8) if depth == 8 else np.frombuffer(plane, ">u2").astype(np.uint16)
-
-
-def _covers(layer: Layer, canvas: Box) -> bool:
-    """Whether nothing shows beneath the layer."""
-    if layer.pixels is None or layer.box.intersection(canvas) != canvas:
-        return False
-    return bool((layer.pixels[..., 3][canvas.within(layer.box)] == np.iinfo(layer.pixels.dtype).max).all())
 
 
 def _times(layer: Layer, mask: NDArray[Any], box: Box, outside: int) -> Layer:
