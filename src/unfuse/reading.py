@@ -1,0 +1,272 @@
+"""Reading: what a picture says, and where. RapidOCR finds and reads lines; what they look like is measured here.
+
+RapidOCR (Apache-2.0, the extra `text`) brings its models along: PP-OCRv6 for Latin letters, Chinese and digits. They
+are named by their files, so that it has nothing to look for on a network. A picture is read once: whoever asks again
+for the same pixels gets the same lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import math
+from collections import OrderedDict
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfuse.errors import MissingExtra, require
+from unfuse.textblock import Point, Quad, TextLine
+
+LARGEST = 1280  # pixels: the longer side at which lines are looked for
+SURE = 0.6  # a line that was read with less confidence is none
+UPRIGHT = 1.5  # a box so many times as high as wide holds a line that runs up or down
+FLAT = 8  # pixels: what is lower cannot be read
+LEVEL = 0.12  # a line that rises by less of its height over its length is level: boxes are not that exact
+KEPT = 8  # pictures whose lines are remembered
+
+# Where ink begins and ends above and below the baseline, in ems, as most sans-serif families have it.
+CAP, X, ASCENDER, DESCENDER, IDEOGRAPH, DROP = 0.72, 0.53, 0.74, -0.2, 0.85, -0.08
+STEM = {100: 0.025, 300: 0.065, 400: 0.09, 700: 0.15, 900: 0.19}  # mean stroke in ems, by weight
+
+_known: OrderedDict[bytes, tuple[TextLine, ...]] = OrderedDict()
+_lock = Lock()
+
+
+def is_available() -> bool:
+    """Whether the extra that reads is installed; nothing is imported."""
+    return importlib.util.find_spec("rapidocr") is not None
+
+
+def lines(picture: NDArray[Any]) -> tuple[TextLine, ...]:
+    """The lines of text in a picture, top to bottom: `h w 3` or `h w 4`, uint8, or float 0 to 1; sRGB, straight alpha.
+
+    Quads are those of the ink, in pixels of the picture, and may be turned by any angle; size, weight and colour are
+    measured. Raises MissingExtra where RapidOCR is not installed.
+    """
+    levels = _opaque(picture)
+    key = hashlib.sha256(repr(levels.shape).encode() + levels.tobytes()).digest()
+    with _lock:  # one picture at a time: they would only share the processor
+        if key not in _known:
+            _known[key] = _read(levels)
+        _known.move_to_end(key)
+        while len(_known) > KEPT:
+            _known.popitem(last=False)
+        return _known[key]
+
+
+def _opaque(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """`h w 3` uint8. What is transparent becomes white, or black where the rest is bright."""
+    values = picture.astype(np.float32) / (255 if picture.dtype == np.uint8 else 1)
+    if values.shape[-1] == 4:
+        alpha = values[..., 3:]
+        bright = float((values[..., :3] * alpha).sum() / max(3 * float(alpha.sum()), 1e-6)) > 0.5
+        values = values[..., :3] * alpha + (1 - alpha) * (0 if bright else 1)
+    return np.floor(values * 255 + 0.5).clip(0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> Any:
+    rapidocr = require("rapidocr", "text", "reading text")
+    models = {}
+    for part, pattern in (("Det", "_det_"), ("Rec", "_rec_"), ("Cls", "_cls_")):
+        found = sorted(x.name for x in files("rapidocr").joinpath("models").iterdir() if pattern in x.name)
+        if not found:
+            raise MissingExtra("this RapidOCR brings no models: pip install -U 'unfuse[text]'")
+        models[f"{part}.model_path"] = str(files("rapidocr").joinpath("models", found[-1]))
+    return rapidocr.RapidOCR(params={"Global.log_level": "critical", **models})
+
+
+def _read(picture: NDArray[np.uint8]) -> tuple[TextLine, ...]:
+    import cv2
+
+    reader = _reader()
+    scale = min(1.0, LARGEST / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    if min(small.shape[:2]) < FLAT:
+        return ()
+    boxes = reader(small[..., ::-1].copy(), use_det=True, use_cls=False, use_rec=False).boxes
+    found = []
+    for box in () if boxes is None else np.asarray(boxes, np.float64) / scale:
+        if line := _line(reader, picture, box):
+            found.append(line)
+    return tuple(sorted(_joined(found), key=lambda line: (line.quad[0][1], line.quad[0][0])))
+
+
+def _line(reader: Any, picture: NDArray[np.uint8], box: NDArray[np.float64]) -> TextLine | None:
+    """The line in a box of four corners, left top first, or None where nothing can be read."""
+    across, down = math.dist(box[0], box[1]), math.dist(box[0], box[3])
+    if min(across, down) < FLAT:
+        return None
+    if abs(box[1, 1] - box[0, 1]) + abs(box[2, 1] - box[3, 1]) < 2 * LEVEL * down:
+        box = _level(box)
+    turns = (0,) if down < UPRIGHT * across else (1, 3)  # a line that runs up or down may do either
+    tries = []
+    for turn in turns:
+        corners = np.roll(box, -turn, axis=0)
+        patch = upright(picture, corners)
+        answer = reader(patch[..., ::-1].copy(), use_det=False, use_cls=False, use_rec=True)
+        if answer.txts:
+            tries.append((float(answer.scores[0]), answer.txts[0].strip(), corners, patch))
+    confidence, string, corners, patch = max(tries, key=lambda each: each[0], default=(0.0, "", box, picture))
+    if confidence < SURE or not any(character.isalnum() for character in string):
+        return None
+    return measured(string, corners, patch, ink(patch), confidence)
+
+
+def upright(picture: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[Any]:
+    """What lies in a turned rectangle, `h w c`, turned upright; its corners are given left top first, clockwise."""
+    import cv2
+
+    width, height = _size(corners)
+    to = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+    way = cv2.getAffineTransform(corners[[0, 1, 3]].astype(np.float32) - 0.5, to - 0.5)
+    patch: NDArray[Any] = cv2.warpAffine(picture, way, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return patch.reshape(height, width, -1)
+
+
+def ink(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pixels of an upright line `h w 3` are letters: what differs from the rim, without the lines next to it."""
+    import cv2
+
+    rim = np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]]).astype(np.float32)
+    far = np.abs(patch.astype(np.float32) - np.median(rim, axis=0)).max(axis=-1).clip(0, 255).astype(np.uint8)
+    _, mask = cv2.threshold(far, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    height = len(mask)
+    _, label, places, middles = cv2.connectedComponentsWithStats(mask)
+    top, tall = places[:, cv2.CC_STAT_TOP], places[:, cv2.CC_STAT_HEIGHT]
+    cut = ((top == 0) | (top + tall == height)) & (tall < 0.35 * height)
+    within = (middles[:, 1] > 0.1 * height) & (middles[:, 1] < 0.9 * height) & ~cut
+    within[0] = False
+    letters: NDArray[np.bool_] = within[label]
+    return letters if letters.any() else mask.astype(bool)
+
+
+def measured(
+    string: str, corners: NDArray[np.float64], patch: NDArray[Any], letters: NDArray[Any], confidence: float = 1.0
+) -> TextLine:
+    """A line whose letters are the pixels `h w` of the upright patch `h w 3` uint8 that lies at `corners`."""
+    import cv2
+
+    rows, columns = np.flatnonzero(letters.any(axis=1)), np.flatnonzero(letters.any(axis=0))
+    if not rows.size:
+        rows, columns = np.arange(patch.shape[0]), np.arange(patch.shape[1])
+    low, high = reach(string)
+    tall = float(rows[-1] + 1 - rows[0])
+    size = tall / (high - low)
+    strong = letters.astype(np.uint8)
+    inner = cv2.erode(strong, np.ones((3, 3), np.uint8)).astype(bool)
+    inner = inner if inner.any() else letters if letters.any() else np.ones_like(letters)
+    color = np.median(patch[inner][:, :3], axis=0)
+    return TextLine(
+        string=string,
+        quad=_within(corners, patch.shape, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)),
+        size=size,
+        color=(int(color[0]), int(color[1]), int(color[2])),
+        baseline=high / (high - low),
+        weight=weight(strong, size),
+        confidence=min(1.0, confidence),
+    )
+
+
+def reach(string: str) -> tuple[float, float]:
+    """How far below and above the baseline the ink of a line reaches, in ems, in most families."""
+    low, high = 0.0, X
+    for character in string:
+        if is_ideograph(character):
+            low, high = min(low, DROP), max(high, IDEOGRAPH)
+        elif character.isupper() or character.isdigit():
+            high = max(high, CAP)
+        elif character.islower() and character not in "acegmnopqrsuvwxyz":
+            high = max(high, ASCENDER)
+        if character in "gjpqy":
+            low = min(low, DESCENDER)
+        elif character in ",;Q":
+            low = min(low, DESCENDER / 2)
+        elif character in "()[]{}|/":
+            low, high = min(low, DESCENDER / 2), max(high, ASCENDER)
+        elif character in "!?&%#$'\"":
+            high = max(high, CAP)
+    return low, high
+
+
+def is_ideograph(character: str) -> bool:
+    """Whether a character is as wide as it is high: Chinese, Japanese, Korean."""
+    code = ord(character)
+    return 0x2E80 <= code <= 0x9FFF or 0xAC00 <= code <= 0xD7AF or 0xF900 <= code <= 0xFAFF or code >= 0x20000
+
+
+def weight(letters: NDArray[np.uint8], size: float) -> int:
+    """The weight of letters `h w` of 0 and 1, in hundreds: twice their area over their outline is their stroke."""
+    import cv2
+
+    outlines, _ = cv2.findContours(letters, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    length = sum(cv2.arcLength(outline, closed=True) for outline in outlines)
+    stroke = 2 * float(letters.sum()) / max(float(length), 1.0) / size
+    found = float(np.interp(stroke, list(STEM.values()), list(STEM)))
+    return int(min(900, max(100, 100 * round(found / 100))))
+
+
+def _joined(found: list[TextLine]) -> list[TextLine]:
+    """The same lines, pieces that follow each other on one line put together."""
+    result: list[TextLine] = []
+    for line in sorted(found, key=lambda each: each.quad[0][0]):
+        for index, before in enumerate(result):
+            if (joined := _join(before, line)) is not None:
+                result[index] = joined
+                break
+        else:
+            result.append(line)
+    return result
+
+
+def _join(one: TextLine, other: TextLine) -> TextLine | None:
+    """Both as one line, if the other goes on where the one ends; None if not."""
+    if abs(one.angle) > 20 or abs(one.angle - other.angle) > 4:
+        return None
+    low, high = sorted((one.size, other.size))
+    gap = math.dist(one.quad[1], other.quad[0]) if other.quad[0][0] > one.quad[1][0] else 0.0
+    middle = [sum(y for _, y in line.quad) / 4 for line in (one, other)]
+    apart = np.abs(np.subtract(one.color, other.color)).max()
+    tilt = math.tan(math.radians(one.angle)) * (other.quad[0][0] - one.quad[1][0])
+    if high > 1.4 * low or gap > 0.6 * high or abs(middle[1] - middle[0] - tilt) > 0.25 * high or apart > 60:
+        return None
+    if other.quad[0][0] < one.quad[0][0] + 0.7 * one.width:  # one above the other, or the same twice
+        return None
+    space = "" if is_ideograph(one.string[-1]) or is_ideograph(other.string[0]) else " "
+    return replace(
+        one,
+        string=one.string + space + other.string,
+        quad=(one.quad[0], other.quad[1], other.quad[2], one.quad[3]),
+        size=high,
+        confidence=min(one.confidence, other.confidence),
+    )
+
+
+def _level(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    (left, top), (right, bottom) = box.min(axis=0), box.max(axis=0)
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def _size(corners: NDArray[np.float64]) -> tuple[int, int]:
+    """Width and height of a turned rectangle in whole pixels."""
+    across = max(math.dist(corners[0], corners[1]), math.dist(corners[3], corners[2]))
+    down = max(math.dist(corners[0], corners[3]), math.dist(corners[1], corners[2]))
+    return max(1, round(across)), max(1, round(down))
+
+
+def _within(corners: NDArray[np.float64], shape: tuple[int, ...], part: tuple[int, int, int, int]) -> Quad:
+    """Corners on the canvas of the part left, top, right, bottom of the patch that lies at `corners`."""
+    left, top, right, bottom = part
+    x, y = (corners[1] - corners[0]) / shape[1], (corners[3] - corners[0]) / shape[0]
+
+    def at(across: int, down: int) -> Point:
+        point = corners[0] + across * x + down * y
+        return float(point[0]), float(point[1])
+
+    return at(left, top), at(right, top), at(right, bottom), at(left, bottom)
