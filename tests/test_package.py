@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading"),
     *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
     *("formats", "variants", "flow", "tokens", "model", "engines", "naming", "decomposition"),
-    *("corpus", "train", "evaluate", "terminal", "cli", "server"),
+    *("corpus", "train", "evaluate", "terminal", "server", "cli_serve", "cli"),
 )
 DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called
 
@@ -162,7 +162,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     sources = {path.relative_to(ROOT / "src").as_posix() for path in PACKAGE.rglob("*.py")}
     data = {"unfuse/py.typed", "unfuse/formats/manifest.schema.json", "unfuse/recipe.schema.json"}
     data |= {"unfuse/corpus/manifest.json"}
-    data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json"}
+    data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json", "unfuse/weights/saliency.onnx"}
     assert sources | data <= set(files)
     assert {name for name in files if name.endswith(("LICENSE", "NOTICE", "entry_points.txt"))}
     assert sum(size for name, size in files.items() if "/weights/" in name) <= 48 * 2**20

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, engines
+from unfuse import __version__, cli_serve, engines
 from unfuse.errors import FormatError, UnfuseError, require
 from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, read, standard_input, tell, write
 
@@ -29,6 +29,7 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 corpus = typer.Typer(help="What training pictures are made of.")
 app.add_typer(corpus, name="corpus")
+cli_serve.register(app)
 
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
 StackArgument = Annotated[
@@ -157,12 +158,15 @@ def convert(
     to: Annotated[str, typer.Argument(metavar="OUT", help="A file by its suffix, a folder, or -.")],
     limit_megapixels: LimitOption = 200,
     suffix: FormatOption = "zip",
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="live|picture", help="What text becomes, where a format has text.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a stack in another format."""
     targets = aims([to], suffix, as_json)
     whole = read(stack, limit_megapixels)
-    whole = write(whole, targets)
+    whole = write(whole, targets, **({"text": text} if text else {}))
     tell(whole, targets, as_json, stack)
 
 

@@ -1,0 +1,66 @@
+"""Which recipes the server runs: those that read nothing from its disk but pictures sent to the same stack.
+
+In the library a recipe's picture is a path. Here it is the name that POST /v1/stacks/{id}/pictures gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from unfuse import edits, variants
+from unfuse.errors import StackError
+
+ELSEWHERE = {"split": "POST /v1/stacks/{id}/layers/{layer}/split"}  # ops that take too long for an edit
+BOUNDS = ("type", "enum", "const", "anyOf", "prefixItems", "items", "additionalProperties", "pattern")
+
+
+@cache
+def open_fields(op: str) -> frozenset[str]:
+    """The fields of an op that take anything at all, which is what pictures are."""
+    row = edits.TABLE.get(op)
+    return frozenset(
+        name for name, (schema, _) in (row.fields if row else {}).items() if not schema.keys() & set(BOUNDS)
+    )
+
+
+def pictures(listed: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Every picture in edits, with the number of its edit."""
+    for number, edit in enumerate(listed, 1):
+        if isinstance(edit, Mapping):
+            for name in open_fields(str(edit.get("op"))) | {"picture"}:
+                if name in edit:
+                    yield number, edit[name]
+
+
+def check(listed: list[Any], names: set[str]) -> None:
+    """Raise StackError unless all pictures are among `names`, and no edit is one that the server does elsewhere."""
+    for number, edit in enumerate(listed, 1):
+        if isinstance(edit, Mapping) and (other := ELSEWHERE.get(str(edit.get("op")))):
+            raise StackError(f"edit {number} of {len(listed)}: {edit['op']} takes a while here: use {other}")
+    for number, value in pictures(listed):
+        if not isinstance(value, str) or value not in names:
+            raise StackError(
+                f"edit {number} of {len(listed)}: the picture {value!r} was not sent to this stack: send it to "
+                "POST /v1/stacks/{id}/pictures, and use the name that it answers with"
+            )
+
+
+def check_table(path: Path, names: set[str], most: int) -> int:
+    """How many rows a table of variants has. Raises StackError as `check` does, and where there are too many."""
+    rows = variants.read_table(path)
+    if len(rows) > most:
+        raise StackError(f"the table has {len(rows)} rows, the limit is {most}: send it in parts")
+    for row in rows:
+        inside = [dict(edit) for edit in row.edits]
+        for edit in inside:
+            for name in (open_fields(edit["op"]) | {"picture"}) & edit.keys():
+                value = Path(str(edit[name]))
+                edit[name] = value.name if value.parent == path.parent.resolve() else str(edit[name])
+        try:
+            check(inside, names)
+        except StackError as error:
+            raise StackError(f"row {row.name!r}: {error}") from error
+    return len(rows)
