@@ -36,11 +36,16 @@ LARGEST_ICC = 16 << 20
 LAYERS_TO_CANVAS = 4  # all layers together may have so many times the pixels that a canvas may have
 
 Layout = Literal["cropped", "canvas"]
+Encode = Callable[[Pixels, LayerStack], bytes]
 Read = Callable[[str, int], bytes]  # (name, most bytes) -> the file; FormatError where it is missing or larger
 
 
-def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
-    """The project's files by name, the manifest first; same stack, same bytes."""
+def pack(stack: LayerStack, layout: Layout, encode: Encode | None = None) -> Iterator[tuple[str, bytes]]:
+    """The project's files by name, the manifest first; same stack, same bytes.
+
+    encode: what makes PNGs, for whoever remembers those that it made; it must give the same bytes as `png`.
+    """
+    encode = encode or png
     named = list(file_names(stack.layers))
     names = {layer.id: name for layer, name in named}
     canvas = Box(0, 0, *stack.size)
@@ -54,7 +59,7 @@ def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
     states = {"past": kept.states(stack.past), "future": kept.states(stack.future)}
     manifest |= {name: entries for name, entries in states.items() if entries}
     yield MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode(errors="surrogatepass")
-    yield FLAT, _png(flatten(stack), stack)
+    yield FLAT, encode(flatten(stack), stack)
     if stack.icc is not None:
         yield ICC, stack.icc
     pictures = [(name, partial(_shown, layer, stack, layout)) for layer, name in named]
@@ -65,7 +70,7 @@ def pack(stack: LayerStack, layout: Layout) -> Iterator[tuple[str, bytes]]:
     ]
     pictures += [(name, partial(np.asarray, pixels)) for name, pixels in kept.pictures()]
     with ThreadPoolExecutor(THREADS) as pool:  # zlib works outside the interpreter's lock
-        files = pool.map(lambda row: _png(row[1](), stack), pictures)
+        files = pool.map(lambda row: encode(row[1](), stack), pictures)
         yield from zip((name for name, _ in pictures), files, strict=True)
 
 
@@ -240,8 +245,8 @@ def _shown(layer: Layer, stack: LayerStack, layout: Layout) -> Pixels:
     return layer.pixels if layout == "cropped" else layer.to_canvas(stack.size)
 
 
-def _png(pixels: Pixels | None, stack: LayerStack) -> bytes:
-    assert pixels is not None  # groups have no file
+def png(pixels: Pixels, stack: LayerStack) -> bytes:
+    """Pixels as a PNG with the stack's profile and resolution."""
     file = BytesIO()
     write_flat(file, pixels, icc=stack.icc, dpi=stack.dpi, suffix=".png")
     return file.getvalue()

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from unfuse import __version__
 from unfuse.errors import UnfuseError
 from unfuse.server import api_jobs, api_stacks, api_tool
-from unfuse.server.child import ChildDied
+from unfuse.server.child import FULL, ChildDied
 from unfuse.server.core import Server
 from unfuse.server.jobs import Conflict, QueueFull
 from unfuse.server.observe import Watch
@@ -23,7 +23,7 @@ from unfuse.server.options import Options
 from unfuse.server.runners import Busy, Refused
 from unfuse.server.safety import Denied, Gate
 from unfuse.server.schemas import Error
-from unfuse.server.store import FULL, DiskFull, NotFound, QuotaExceeded, Stale
+from unfuse.server.store import DiskFull, NotFound, QuotaExceeded, Stale
 
 PAGE = Path(__file__).with_name("page")
 STATUS: dict[type[Exception], int] = {

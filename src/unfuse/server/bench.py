@@ -33,6 +33,7 @@ class Bench:
     def __init__(self, max_pixels: int) -> None:
         self.max_pixels = max_pixels
         self.stacks: OrderedDict[str, LayerStack] = OrderedDict()
+        self.encoded = shelf.Encoded()
         self.originals: OrderedDict[str, Pixels | None] = OrderedDict()
 
     def edit(self, folder: str, project: str, data: Any) -> Message:
@@ -82,7 +83,7 @@ class Bench:
     def stack(self, folder: str, project: str) -> LayerStack:
         """A stack of the shelf; those used last are in memory."""
         if project not in self.stacks:
-            self.keep(self.stacks, project, shelf.load(Path(folder), project, self.max_pixels))
+            self.keep(self.stacks, project, shelf.load(Path(folder), project, self.max_pixels, self.encoded))
         self.stacks.move_to_end(project)
         return self.stacks[project]
 
@@ -117,7 +118,7 @@ class Bench:
         area = sum(layer.box.width * layer.box.height for layer in stack.walk() if layer.pixels is not None)
         if area > 4 * self.max_pixels:
             raise StackError(f"the layers have {area:,} pixels together, the limit is {4 * self.max_pixels:,}")
-        saved = shelf.save(stack, Path(folder), self.original(folder))
+        saved = shelf.save(stack, Path(folder), self.original(folder), self.encoded)
         self.keep(self.stacks, saved.sha256, stack)
         return {"sha256": saved.sha256, "size": saved.size, "about": saved.about}
 

@@ -5,6 +5,7 @@ JSON, because what a process says that has touched somebody's file must not be u
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 from unfuse.errors import UnfuseError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # there is no room on the disk, or for a file
 Message = dict[str, Any]
 Main = Callable[..., None]
 SPAWN = multiprocessing.get_context("spawn")
@@ -112,7 +114,12 @@ def limit(megabytes: int, seconds: int | None = None) -> None:
 
 
 def complaint(error: BaseException) -> Message:
-    """An exception as an answer. Only our own errors are for users to read."""
+    """An exception as an answer. Only our own errors are for users to read; a full disk is told from its cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return {"error": {"type": "OSError", "message": "the disk is full", "errno": cause.errno}}
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, MemoryError):
         return {"error": {"type": "MemoryError", "message": "this needs more memory than there is for it: use less"}}
     if isinstance(error, OSError):

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unfuse import formats
 from unfuse.composite import residual
+from unfuse.formats import archive, manifest
 from unfuse.formats.kept import digest, fields
+from unfuse.formats.names import file_names
 from unfuse.layers import Layer, LayerStack, Pixels, State
 from unfuse.pixels import quantise, read
 from unfuse.render import frame
@@ -33,11 +37,32 @@ class Saved:
     about: dict[str, Any]
 
 
-def save(stack: LayerStack, folder: Path, original: Pixels | None) -> Saved:
+class Encoded:
+    """Makes PNGs, and remembers them for as long as their pixels are in memory: an edit encodes what it changed."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, bytes] = {}
+
+    def __call__(self, pixels: Pixels, stack: LayerStack) -> bytes:
+        """See `manifest.png`."""
+        data = self.known.get(id(pixels))
+        return self.remember(pixels, manifest.png(pixels, stack)) if data is None else data
+
+    def remember(self, pixels: Pixels, data: bytes) -> bytes:
+        """Know the PNG of some pixels from now on."""
+        if id(pixels) not in self.known:
+            weakref.finalize(pixels, self.known.pop, id(pixels), None)
+        self.known[id(pixels)] = data
+        return data
+
+
+def save(stack: LayerStack, folder: Path, original: Pixels | None, encode: manifest.Encode = manifest.png) -> Saved:
     """Write the project into the folder, under its hash. `original` is what the stack is compared with."""
     part = folder / f"new-{os.getpid()}.zip"
     try:
-        formats.write(stack, part)
+        with zipfile.ZipFile(part, "w") as target:
+            for name, data in manifest.pack(stack, "cropped", encode):
+                archive.add(target, name, data)
         with part.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
@@ -58,9 +83,16 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def load(folder: Path, sha256: str, max_pixels: int) -> LayerStack:
-    """The stack in a folder."""
-    return formats.read(folder / f"{sha256}.zip", limit_megapixels=max_pixels / 1e6)
+def load(folder: Path, sha256: str, max_pixels: int, encoded: Encoded | None = None) -> LayerStack:
+    """The stack in a folder; `encoded` gets to know the PNGs of its layers."""
+    path = folder / f"{sha256}.zip"
+    stack = formats.read(path, limit_megapixels=max_pixels / 1e6)
+    if encoded is not None:
+        with zipfile.ZipFile(path) as opened:
+            for layer, name in file_names(stack.layers):
+                if layer.pixels is not None:
+                    encoded.remember(layer.pixels, opened.read(name))
+    return stack
 
 
 def original_of(folder: Path, max_pixels: int) -> Pixels | None:

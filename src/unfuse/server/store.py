@@ -7,7 +7,6 @@ unknown as one that never was.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -18,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from unfuse.errors import UnfuseError
 from unfuse.server import shelf
+from unfuse.server.options import ServerError
 
 SCHEMA = """
 create table if not exists stacks (
@@ -41,7 +41,6 @@ create table if not exists pictures (
 """
 DONE = ("done", "failed", "cancelled")
 CACHE_BYTES = 256 << 20  # pictures and exports kept of one stack
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NotFound(UnfuseError):
@@ -80,6 +79,7 @@ class Store:
 
     def __init__(self, folder: Path, keep_free: int) -> None:
         self.folder, self.keep_free = folder, keep_free
+        self.lock = alone(folder)
         for name in ("stacks", "jobs"):
             (folder / name).mkdir(exist_ok=True, mode=0o700)
         shutil.rmtree(folder / "new", ignore_errors=True)
@@ -279,6 +279,22 @@ class Store:
     def close(self) -> None:
         """Write everything to the main file."""
         self.db.close()
+        self.lock.close()
+
+
+def alone(folder: Path) -> IO[str]:
+    """A file that is ours while we run. Raises ServerError where another server works in the folder."""
+    lock = (folder / "lock").open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # a system without such locks
+        pass
+    except OSError as error:
+        lock.close()
+        raise ServerError(f"--data {folder} is in use by another server: name another folder") from error
+    return lock
 
 
 def _row(found: sqlite3.Row) -> Row:
