@@ -28,7 +28,7 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 ORDER = (
     *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading"),
     *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
-    *("formats", "variants", "flow", "tokens", "model", "engines", "naming", "decomposition"),
+    *("formats", "variants", "flow", "tokens", "saliency", "model", "engines", "naming", "decomposition"),
     *("corpus", "train", "evaluate", "terminal", "server", "cli_serve", "cli"),
 )
 DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called

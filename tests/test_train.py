@@ -117,13 +117,15 @@ def test_export_is_the_same_network_at_every_shape_and_reads_back(tmp_path: Path
     onnx.save(export.halved(export.traced(net)), file)
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     for b, layers, rows, columns in ((1, 5, 2, 3), (3, 5, 4, 2), (2, 2, 3, 3)):
-        picture = torch.rand(b, 3, 16 * rows, 16 * columns, generator=torch.Generator().manual_seed(b)) * 2 - 1
+        seen = torch.rand(b, 4, 16 * rows, 16 * columns, generator=torch.Generator().manual_seed(b)) * 2 - 1
+        picture, salient = seen[:, :3], seen[:, 3:]
         ids = position_ids(TINY.slots + 1, rows, columns).reshape(TINY.slots + 2, rows * columns, 3)
         ids = ids[[*range(1, layers + 1), -1]]
         batch = torch.from_numpy(ids).expand(b, -1, -1, -1)
         with torch.inference_mode():
-            expected = net(picture, batch)
-        got = session.run(["alpha", "colour"], {"picture": picture.numpy(), "ids": batch.numpy()})
+            expected = net(picture, salient, batch)
+        feed = {"picture": picture, "salient": salient, "ids": batch}
+        got = session.run(["alpha", "colour"], {name: value.numpy() for name, value in feed.items()})
         for ours, theirs in zip(expected, got, strict=True):
             np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-4)
     state = export.state_of(file, TINY)
@@ -133,10 +135,10 @@ def test_export_is_the_same_network_at_every_shape_and_reads_back(tmp_path: Path
 def test_slots_see_the_picture_alone_in_a_batch() -> None:
     torch.manual_seed(0)
     net = SlotNet(TINY).eval()
-    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    pictures, salient = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 1, 32, 32) * 2 - 1
     with torch.inference_mode():
-        both = net(pictures, slots.ids_for(pictures))
-        alone = [net(p[None], slots.ids_for(p[None])) for p in pictures]
+        both = net(pictures, salient, slots.ids_for(pictures))
+        alone = [net(p[None], s[None], slots.ids_for(p[None])) for p, s in zip(pictures, salient, strict=True)]
     for i in range(2):
         for ours, theirs in zip(both, alone[i], strict=True):
             torch.testing.assert_close(ours[i : i + 1], theirs, atol=1e-5, rtol=1e-5)

@@ -1,6 +1,6 @@
 """The embedded engine: SlotNet by onnxruntime, then slots to layers. Runs on any CPU, needs no torch.
 
-The network answers with five slots of fixed meaning (background, decoration, objects behind, objects, text). A user
+The network sees the picture and a hint of what stands out in it (`saliency`). It answers with five slots of fixed meaning (background, decoration, objects behind, objects, text). A user
 asks for a number of layers: slots that show nothing are dropped, a slot that shows several separate things is taken
 apart, and what is too much is merged again, neighbours first (`arrange`). Hidden colour is carried on from where the
 slot is seen (`complete`).
@@ -25,6 +25,7 @@ from unfuse.engines import Count, EngineLayers, OnStep, Step
 from unfuse.errors import EngineError
 from unfuse.layers import Kind
 from unfuse.refine import spread
+from unfuse.saliency import Saliency
 from unfuse.tokens import position_ids
 
 Plane = NDArray[np.float32]
@@ -113,6 +114,7 @@ class Embedded:
         options.log_severity_level = 3
         self.weights_sha256 = hashlib.sha256(model).hexdigest()
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.saliency = Saliency(threads)
 
     @staticmethod
     def card() -> dict[str, Any]:
@@ -155,6 +157,7 @@ class Embedded:
         ids = position_ids(len(KINDS) + 1, rows, columns).reshape(len(KINDS) + 2, rows * columns, 3)[1:]
         feed = {
             "picture": rearrange(pictures * 2 - 1, "b h w c -> b c h w").astype(np.float32),
+            "salient": self.saliency(pictures)[:, None] * 2 - 1,
             "ids": np.broadcast_to(ids, (b, *ids.shape)).copy(),
         }
         (logits,) = self.session.run(["alpha"], feed)

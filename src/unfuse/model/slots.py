@@ -81,18 +81,18 @@ class Residual(nn.Module):
 
 
 class Stem(nn.Module):
-    """The picture to features at 1/2, 1/4, 1/8 and 1/16 of its side."""
+    """The picture and what stands out in it, `b 4 h w`, to features at 1/2, 1/4, 1/8 and 1/16 of its side."""
 
     def __init__(self, channels: tuple[int, int, int, int]) -> None:
         super().__init__()
         c2, c4, c8, c16 = channels
-        self.to2 = nn.Sequential(nn.PixelUnshuffle(2), conv(12, c2), Residual(c2))
+        self.to2 = nn.Sequential(nn.PixelUnshuffle(2), conv(16, c2), Residual(c2))
         self.to4 = nn.Sequential(conv(c2, c4, 2), Residual(c4), Residual(c4))
         self.to8 = nn.Sequential(conv(c4, c8, 2), Residual(c8), Residual(c8), Residual(c8))
         self.to16 = nn.Sequential(conv(c8, c16, 2), Residual(c16), Residual(c16))
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        half = self.to2(picture)  # b c2 h/2 w/2
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        half = self.to2(seen)  # b c2 h/2 w/2
         quarter = self.to4(half)  # b c4 h/4 w/4
         eighth = self.to8(quarter)  # b c8 h/8 w/8
         return half, quarter, eighth, self.to16(eighth)  # b c16 h/16 w/16
@@ -141,6 +141,7 @@ class PixelDecoder(nn.Module):
 class SlotNet(nn.Module):
     """Pictures `b 3 h w` in -1..1 (sRGB-encoded) to slots: alpha logits `b l h w`, colour `b l 3 h/4 w/4` in 0..1.
 
+    salient: `b 1 h w` in -1..1, what stands out in them (`unfuse.saliency`), a hint.
     ids: `b l+1 n 3` int64 positions (layer, row, column) of the slots' tokens, then of the condition's (layer -1), as
     `tokens.position_ids` makes them; a slot's meaning is its layer, 1 to `slots`.
     """
@@ -154,8 +155,8 @@ class SlotNet(nn.Module):
         self.slot_decoder = SlotDecoder(params)
         self.pixel_decoder = PixelDecoder(params)
 
-    def forward(self, picture: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        half, quarter, eighth, coarse = self.stem(picture)
+    def forward(self, picture: Tensor, salient: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        half, quarter, eighth, coarse = self.stem(torch.cat([picture, salient], dim=1))
         h, w = coarse.shape[-2:]
         condition = rearrange(coarse, "b c h w -> b 1 (h w) c")
         slots = condition + self.meaning(ids[:, :-1, :, 0])  # b l n c

@@ -44,16 +44,18 @@ def traced(net: SlotNet) -> onnx.ModelProto:
     """The network as an ONNX graph: batch, number of slots, height and width are dynamic, position ids an input."""
     rows, columns = 8, 10
     ids = position_ids(net.params.slots + 1, rows, columns).reshape(net.params.slots + 2, rows * columns, 3)[1:]
-    example = (torch.zeros(2, 3, rows * STRIDE, columns * STRIDE), torch.from_numpy(ids).expand(2, -1, -1, -1))
+    seen = torch.zeros(2, 4, rows * STRIDE, columns * STRIDE)
+    example = (seen[:, :3], seen[:, 3:], torch.from_numpy(ids).expand(2, -1, -1, -1))
     free = torch.export.Dim.DYNAMIC
+    grid = {0: free, 2: free, 3: free}
     program = torch.onnx.export(
         net,
         example,
         dynamo=True,
         optimize=False,  # keeps the names of the weights; onnxruntime optimises when it loads
-        input_names=["picture", "ids"],
+        input_names=["picture", "salient", "ids"],
         output_names=["alpha", "colour"],
-        dynamic_shapes=({0: free, 2: free, 3: free}, {0: free, 1: free, 2: free}),
+        dynamic_shapes=(grid, grid, {0: free, 1: free, 2: free}),
         opset_version=20,
         verbose=False,
     )

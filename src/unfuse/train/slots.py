@@ -6,22 +6,30 @@ is, and whether another thing covers it), never from the order in which things w
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from unfuse.corpus import draw
-from unfuse.corpus.compose import Drawn, Pack, compose, flat, weather
+from unfuse.corpus.compose import Drawn, compose, flat, weather
 from unfuse.model.slots import SLOTS, STRIDE, SlotNet, SlotNetParams
+from unfuse.saliency import Saliency
 from unfuse.tokens import position_ids
+from unfuse.train import sheets
+from unfuse.train.data import levels, opened, size_of
+from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
+from unfuse.train.stage import size_of as size_of_net
 
 TOUCH = 0.02  # a share of a layer that something must cover to count as lying above it
-RATIOS = ((1.0, 1.0), (0.84, 1.19), (1.19, 0.84), (0.75, 1.33), (1.33, 0.75))  # of height and width to the base side
+SALIENCY_SIDE = 192  # smaller than where it is used: training must not wait for a hint
+SIZES = {
+    "tiny": SlotNetParams((8, 8, 16, 24), (16, 8, 8), kernel=4, width=24, heads=2, depth=2, axes=(4, 4, 4)),
+    "small": SlotNetParams(),
+}
 
 
 def slot_of(layers: list[Drawn]) -> list[int]:
@@ -59,55 +67,41 @@ def targets(layers: list[Drawn]) -> NDArray[np.float32]:
     return out
 
 
-def example(
-    pack: Pack, rng: np.random.Generator, size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One picture `h w 3` and its slots `l h w 4`."""
-    layers = compose(pack, rng, size)
-    return weather(flat(layers), rng), targets(layers)
+@cache
+def saliency() -> Saliency:
+    """The hint's network, read once in each process."""
+    return Saliency(threads=1)
 
 
-def batch(root: Path, split: str, seed: int, step: int, count: int, side: int) -> dict[str, NDArray[np.uint8]]:
-    """The batch of one step, the same for the same arguments: picture `b h w 3`, slots `b l h w 4`, uint8.
+def batch(want: Want) -> Arrays:
+    """The batch of one step, the same for the same want: picture `b h w 3`, salient `b h w`, slots `b l h w 4`, uint8.
 
     Half of the designs are drawn; the other half are the same ones mirrored, with their colour channels exchanged and
     other weather: drawing costs more than looking.
     """
-    pack = opened(root, split)
-    rng = np.random.default_rng([seed, step])
-    ratio = RATIOS[int(rng.integers(len(RATIOS)))] if split == "train" else RATIOS[0]
-    size = (round(side * ratio[0] / STRIDE) * STRIDE, round(side * ratio[1] / STRIDE) * STRIDE)
-    pictures: list[NDArray[np.float32]] = []
-    slots: list[NDArray[np.float32]] = []
-    while len(pictures) < count:
-        layers = compose(pack, rng, size)
-        picture, truth = flat(layers), targets(layers)
+    pairs: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    pictures, slots = [], []
+    for place in want.places():
+        pair, twin = divmod(place, 2) if want.split == "train" else (place, 0)
+        if pair not in pairs:
+            layers = compose(opened(want.data, want.split), want.of_place(2 * pair), size_of(want))
+            pairs[pair] = flat(layers), targets(layers)
+        picture, truth = pairs[pair]
+        rng = np.random.default_rng([want.seed, want.step, place, 2])
+        if twin:
+            order = rng.permutation(3)
+            picture, truth = picture[:, ::-1, order], truth[:, :, ::-1][..., [*order, 3]]
         pictures.append(weather(picture, rng))
         slots.append(truth)
-        if split == "train" and len(pictures) < count:
-            order = rng.permutation(3)
-            pictures.append(weather(picture[:, ::-1, order], rng))
-            slots.append(truth[:, :, ::-1][..., [*order, 3]])
-    return {
-        "picture": (np.stack(pictures) * 255 + 0.5).astype(np.uint8),
-        "slots": (np.stack(slots) * 255 + 0.5).astype(np.uint8),
-    }
+    seen = np.stack(pictures)
+    salient = saliency()(seen, SALIENCY_SIDE)
+    return {"picture": levels(seen), "salient": levels(salient), "slots": levels(np.stack(slots))}
 
 
-_packs: dict[tuple[Path, str], Pack] = {}
-
-
-def opened(root: Path, split: str) -> Pack:
-    """The pack of a split, read once in each process."""
-    cv2.setNumThreads(1)
-    if (root, split) not in _packs:
-        _packs[root, split] = Pack.open(root, split)
-    return _packs[root, split]
-
-
-def model() -> SlotNet:
-    """The network that ships, untrained."""
-    return SlotNet(SlotNetParams())
+def build(params: TrainParams) -> SlotNet:
+    """The network, untrained; `small` is what ships."""
+    sizes: SlotNetParams = size_of_net(SIZES, params, "slots")
+    return SlotNet(sizes)
 
 
 def ids_for(picture: Tensor) -> Tensor:
@@ -117,11 +111,15 @@ def ids_for(picture: Tensor) -> Tensor:
     return torch.from_numpy(places).to(picture.device).expand(picture.shape[0], -1, -1, -1)
 
 
-def inputs(arrays: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 arrays of a batch to picture `b 3 h w` in -1..1, alpha `b l h w` and colour `b l 3 h w` in 0..1."""
+def inputs(arrays: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """uint8 arrays of a batch to what `SlotNet` sees and should answer.
+
+    picture `b 3 h w` and salient `b 1 h w` in -1..1, alpha `b l h w` and colour `b l 3 h w` in 0..1.
+    """
     picture = arrays["picture"].permute(0, 3, 1, 2).float() / 127.5 - 1
+    salient = arrays["salient"][:, None].float() / 127.5 - 1
     slots = arrays["slots"].permute(0, 1, 4, 2, 3).float() / 255
-    return picture.contiguous(memory_format=torch.channels_last), slots[:, :, 3], slots[:, :, :3]
+    return picture.contiguous(memory_format=torch.channels_last), salient, slots[:, :, 3], slots[:, :, :3]
 
 
 def soft_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -129,11 +127,10 @@ def soft_iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.minimum(a, b).sum((-2, -1)) / torch.maximum(a, b).sum((-2, -1)).clamp_min(1e-6)
 
 
-def loss(net: nn.Module, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+def loss(net: SlotNet, arrays: Tensors) -> dict[str, Tensor]:
     """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (most where hidden)."""
-    picture, alpha, colour = inputs(arrays)
-    with torch.autocast(picture.device.type, dtype=torch.bfloat16):
-        logits, guess = net(picture, ids_for(picture))
+    picture, salient, alpha, colour = inputs(arrays)
+    logits, guess = net(picture, salient, ids_for(picture))
     logits, guess = logits[:, 1:].float(), guess.float()
     truth = alpha[:, 1:]
     entropy = functional.binary_cross_entropy_with_logits(logits, truth)
@@ -162,11 +159,32 @@ def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
     return ((guess - truth).abs().mean(2) * weight).sum() / weight.sum()
 
 
-@torch.inference_mode()
-def validate(net: nn.Module, arrays: dict[str, Tensor]) -> dict[str, float]:
+def validate(net: SlotNet, arrays: Tensors) -> dict[str, float]:
     """Soft IoU of each slot over the designs that have something there, their mean, and the losses."""
-    picture, alpha, _ = inputs(arrays)
-    logits = net(picture, ids_for(picture))[0].float()
+    picture, salient, alpha, _ = inputs(arrays)
+    logits = net(picture, salient, ids_for(picture))[0].float()
     iou, present = soft_iou(torch.sigmoid(logits), alpha), alpha.mean((-2, -1)) > 1e-3
     out = {f"iou {name}": float(iou[:, i][present[:, i]].mean()) for i, name in enumerate(SLOTS) if i}
     return {"iou": float(np.mean(list(out.values()))), **out, **{k: float(v) for k, v in loss(net, arrays).items()}}
+
+
+def sheet(net: SlotNet, arrays: Tensors) -> NDArray[np.uint8]:
+    """Of a few held-out pictures: the picture and its true slots, and below them what the network sees."""
+    rows: list[list[NDArray[np.float32]]] = []
+    few = {name: tensor[: sheets.FEW] for name, tensor in arrays.items()}
+    picture, salient, _, _ = inputs(few)
+    logits, guess = net(picture, salient, ids_for(picture))
+    colour = functional.interpolate(guess.float().flatten(0, 1), scale_factor=4.0)
+    alpha = torch.sigmoid(logits.float())
+    for i in range(len(picture)):
+        shown = (few["picture"][i].cpu().numpy() / 255).astype(np.float32)
+        true = (few["slots"][i].cpu().numpy() / 255).astype(np.float32)
+        of_one = colour.reshape(*guess.shape[:3], *alpha.shape[2:])[i].permute(0, 2, 3, 1)
+        seen = torch.cat([of_one, alpha[i, ..., None]], -1).cpu().numpy()
+        rows += [[shown, *true], [np.ones_like(shown), *seen]]
+    return sheets.sheet(rows)
+
+
+STAGE = Stage(
+    "slots", "the embedded engine: a picture to five slots in one step", build, batch, loss, validate, sheet=sheet
+)
