@@ -227,6 +227,7 @@ class Provenance:
     steps: int = 0
     prompt: str = ""
     version: str = ""
+    reader: str = ""  # what read the text; "" where nothing did
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,11 +380,14 @@ class LayerStack:
             image.info["icc_profile"] = self.icc
         return image
 
-    def save(self, path: str | Path) -> tuple[str, ...]:
-        """Write the stack in the format that the suffix names; returns notes on what that cannot hold as it was."""
+    def save(self, path: str | Path, **options: Any) -> tuple[str, ...]:
+        """Write the stack in the format that the suffix names; returns notes on what that cannot hold as it was.
+
+        Options are those of the format: see `unfuse.formats`.
+        """
         from unfuse.formats import write
 
-        return write(self, path)
+        return write(self, path, **options)
 
     def split(self, layer: int | str, layers: int | Literal["auto"] = "auto", **options: Any) -> LayerStack:
         """Decompose one layer again: it becomes a group. Options as in `unfuse.decomposition.split`."""

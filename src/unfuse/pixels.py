@@ -157,6 +157,12 @@ def read(source: Source, *, limit_megapixels: float = 200) -> Picture:
         return _decode(_open(data, name), data, name, limit_megapixels)
 
 
+def measure(data: bytes, name: str) -> tuple[int, int]:
+    """(width, height) of the picture in `data`, from its header alone. Raises PictureError where it is none."""
+    with _quiet():
+        return _open(data, name).size
+
+
 def _load(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str]:
     """The bytes, and what messages call them."""
     if isinstance(source, bytes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -60,11 +60,11 @@ class Target:
     def __str__(self) -> str:
         return "standard output" if self.place == STANDARD else self.place
 
-    def write(self, stack: LayerStack) -> tuple[str, ...]:
+    def write(self, stack: LayerStack, options: Mapping[str, Any]) -> formats.Notes:
         if self.place != STANDARD:
-            return formats.write(stack, self.place)
+            return formats.write(stack, self.place, **options)
         file = BytesIO()
-        notes: tuple[str, ...] = self.format.load().write(stack, file, self.suffix)
+        notes = self.format.write(stack, file, self.suffix, options)
         sys.stdout.buffer.write(file.getvalue())
         sys.stdout.buffer.flush()
         return notes
@@ -113,7 +113,7 @@ def read(source: str, limit_megapixels: float) -> LayerStack:
     return stack
 
 
-def write(stack: LayerStack, targets: Sequence[Target]) -> LayerStack:
+def write(stack: LayerStack, targets: Sequence[Target], **options: Any) -> LayerStack:
     """Write to every target; where some fail, the others are kept, and the error says which is which.
 
     Returns the stack with what the formats could not hold in its notes, to be told.
@@ -123,7 +123,7 @@ def write(stack: LayerStack, targets: Sequence[Target]) -> LayerStack:
     done: list[str] = []
     for target in targets:
         try:
-            notes += [f"{target}: {note}" for note in target.write(stack)]
+            notes += [f"{target}: {note}" for note in target.write(stack, options)]
             done.append(str(target))
         except UnfuseError as error:
             failed.append(str(error))

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, BinaryIO
 
 from unfuse.errors import FormatError
 from unfuse.layers import LayerStack
 from unfuse.pixels import SAVE_OPTIONS, replacing
 
+Notes = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table. Its module has `write(stack, file, suffix)` and perhaps `read(file, *, what, max_pixels)`.
+    """A row of the table: `suffixes`, and the module that has `write` and, if it `reads`, `read`.
 
-    `write` returns, a line each, what the format could not hold as it was; `read` has it in the stack's notes.
+    `write(stack, file, suffix, **options)` returns, a line each, what the format could not hold as it was.
+    `read(file, *, what, max_pixels)` returns a stack that has what could not be read as it was in its notes.
     `keeps` says what of a stack survives, beside the layers' pixels, names and places where it has layers at all.
     """
 
@@ -30,6 +35,15 @@ class Format:
     module: str
     reads: bool
     keeps: str
+    options: tuple[str, ...] = ()
+
+    def write(self, stack: LayerStack, file: BinaryIO | Path, suffix: str, options: Mapping[str, Any]) -> Notes:
+        """Write with options, which must be among this format's own; returns notes. Raises FormatError."""
+        if unknown := next(iter(options.keys() - set(self.options)), None):
+            known = ", ".join(self.options) or "none"
+            raise FormatError(f"{unknown!r} is not an option of {self.name} files: they have {known}")
+        notes: Notes = self.load().write(stack, file, suffix, **options)
+        return notes
 
     def load(self) -> ModuleType:
         """The format's module, imported when it is first needed: psd-tools and python-pptx take a while."""
@@ -38,6 +52,7 @@ class Format:
 
 PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
 ORA_KEEPS = "groups, opacity, blend modes, visible, locked, profile, resolution in whole numbers, 8 or 16 bits"
+SVG_KEEPS = "groups, opacity, blend modes, visible, locked, profile, 8 bits; text as text"
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
 FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
@@ -46,23 +61,23 @@ FORMATS: tuple[Format, ...] = (
     Format("project", (".zip",), "project", True, "everything, as cropped PNGs"),
     Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
     Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
+    Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
     Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
 )
 
 
-def write(stack: LayerStack, path: str | os.PathLike[str]) -> tuple[str, ...]:
+def write(stack: LayerStack, path: str | os.PathLike[str], **options: Any) -> Notes:
     """Write `stack` in the format that the suffix of `path` names; returns notes on what that cannot hold as it was.
 
+    `options` are the format's own, such as `text="picture"` of SVG.
     Raises FormatError where no format has that suffix, PictureError or FormatError where the place cannot be written.
     """
     row = find(path)
     if row is FOLDER:
-        notes: tuple[str, ...] = row.load().write(stack, Path(path))
-        return notes
+        return row.write(stack, Path(path), "", options)
     with replacing(path) as file:
-        notes = row.load().write(stack, file, Path(path).suffix.lower())
-    return notes
+        return row.write(stack, file, Path(path).suffix.lower(), options)
 
 
 def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> LayerStack:

@@ -15,7 +15,7 @@ from unfuse.formats import manifest
 from unfuse.layers import LayerStack
 
 
-def write(stack: LayerStack, path: Path) -> tuple[str, ...]:
+def write(stack: LayerStack, path: Path, suffix: str = "") -> tuple[str, ...]:
     """Write the project as the folder `path`; one of ours that is there is replaced, whole or not at all.
 
     Raises FormatError where `path` is a file, or a folder with something in it that is not ours.

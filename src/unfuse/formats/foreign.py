@@ -10,7 +10,7 @@ import numpy as np
 from unfuse.errors import FormatError, PictureError
 from unfuse.formats.manifest import LAYERS_TO_CANVAS, short
 from unfuse.layers import Box, Layer, Pixels
-from unfuse.pixels import quantise
+from unfuse.pixels import measure, quantise
 from unfuse.pixels import read as read_picture
 
 
@@ -21,7 +21,19 @@ class Pictures:
     what: str
     max_pixels: int
     taken: int = 0
+    seen: int = 0
     icc: bytes | None = None
+
+    def check(self, name: str, data: bytes) -> tuple[int, int]:
+        """(width, height) of a picture that something else will decode, from its header; all count together."""
+        try:
+            size = measure(data, f"{name!r} in {self.what}")
+        except PictureError as error:
+            raise FormatError(short(error)) from error
+        self.seen += size[0] * size[1]
+        if self.seen > (limit := 2 * LAYERS_TO_CANVAS * self.max_pixels):  # each may be looked at twice
+            raise FormatError(f"{self.what} has pictures of more than {limit:,} pixels in it, the limit")
+        return size
 
     def read(self, name: str, data: bytes) -> Pixels:
         """One picture, `h w 4` straight alpha at its own depth; its size is looked up before it is decoded."""
