@@ -3,7 +3,8 @@
 #   make demo    installs unfuse into .venv and takes examples/poster.jpg apart, into demo/
 #   make test    installs what the tests need as well, torch too, and runs them
 #
-# For developers: make check (style and types), make lowest (the oldest releases that pyproject.toml allows), make clean.
+# For developers: make check (style and types), make lowest (the oldest releases that pyproject.toml allows), make clean;
+# make page builds the page of unfuse serve anew after a change in web/, which needs Node 20.19 or later.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 DEMO := demo
 
-.PHONY: demo test check lowest clean
+.PHONY: demo test check lowest page clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -35,6 +36,9 @@ lowest: $(BIN)/python
 	$(BIN)/python tests/lowest.py >$(LOWEST)/constraints.txt
 	$(LOWEST)/bin/$(PIP) --constraint $(LOWEST)/constraints.txt --editable . pytest hypothesis hatchling
 	$(LOWEST)/bin/python -m pytest $(foreach name,parts compose train,--ignore tests/test_$(name).py)
+
+page:
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf $(VENV) $(LOWEST) $(DEMO) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

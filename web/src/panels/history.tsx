@@ -1,0 +1,45 @@
+/** Every state of the project by name; a click goes there, and back again. */
+import { useEffect, useRef } from 'preact/hooks'
+import type { Edit } from '../api'
+import { find, stack, travel } from '../state'
+
+const WORDS: Record<string, string> = {
+  bring_forward: 'Bring forward', canvas: 'Resize the canvas', drop_shadow: 'Shadow', merge_all: 'Merge all', merge_down: 'Merge down',
+  replace_picture: 'Replace picture of', replace_text: 'Set text of', send_backward: 'Send backward',
+}
+const names = new Map<string, string>() // of layers that are gone by now, too
+
+function named(layer: unknown): string {
+  if (Array.isArray(layer)) return layer.length === 1 ? named(layer[0]) : `${layer.length} layers`
+  const key = String(layer ?? '')
+  const now = find(key)?.name
+  if (now) names.set(key, now)
+  return now ?? names.get(key) ?? (/^[\da-f]{12,}$/.test(key) ? '' : key)
+}
+
+/** A step in words: what was done first, and to what. */
+function words(name: string, edits: Edit[]): string {
+  const edit = edits.find((each) => !(each.op === 'rotate' && edits.length === 3)) // a scale along turned axes
+  if (!edit) return name
+  const verb = WORDS[edit.op] ?? edit.op[0]!.toUpperCase() + edit.op.slice(1).replaceAll('_', ' ')
+  return `${verb} ${named(edit.layer)}`.trim()
+}
+
+export function HistoryPanel() {
+  const { history, position, original } = stack.value!
+  const here = useRef<HTMLButtonElement>(null)
+  useEffect(() => here.current?.scrollIntoView({ block: 'nearest' }), [position, history.length])
+  const rows = [original === null ? 'Opened' : 'Taken apart', ...history.map((step) => words(step.name, step.edit))]
+  return (
+    <ol class="history" aria-label="History, the oldest first">
+      {rows.map((name, index) => (
+        <li key={index}>
+          <button type="button" ref={index === position ? here : null} class={index === position ? 'chosen' : index > position ? 'faint' : ''}
+            aria-current={index === position ? 'step' : undefined} onClick={() => index !== position && void travel(index)}>
+            <span class="number">{index}</span><span class="name">{name}</span>
+          </button>
+        </li>
+      ))}
+    </ol>
+  )
+}
