@@ -62,10 +62,12 @@ async def capabilities(request: Request) -> Any:
 def examples() -> dict[str, Path]:
     """The example pictures: in the package, or, where it runs from its sources, beside it."""
     package = Path(__file__).parent
-    folders = (package / "examples", package.parents[2] / "examples")
-    found = {name: folder / f"{name}.jpg" for folder in folders[::-1] for name in EXAMPLES}
-    found |= {name: folders[0] / f"{name}.jpg" for name in EXAMPLES if (folders[0] / f"{name}.jpg").is_file()}
-    return {name: path for name, path in found.items() if path.is_file()}
+    paths = {x: [place / "examples" / f"{x}.jpg" for place in (package, package.parents[2])] for x in EXAMPLES}
+    return {
+        name: next(path for path in both if path.is_file())
+        for name, both in paths.items()
+        if any(map(Path.is_file, both))
+    }
 
 
 @router.get("/v1/examples/{name}", response_class=FileResponse, responses={200: {"content": {"image/jpeg": {}}}})
