@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse import __version__, engines, naming, pixels, refine
+from unfuse import __version__, engines, naming, pixels, reading, refine
 from unfuse.engines import Count, Engine, EngineLayers, OnStep
 from unfuse.errors import EngineError, StackError
 from unfuse.layers import Kind, Layer, LayerStack, Provenance
 from unfuse.pixels import Picture, Source
+from unfuse.textblock import TextBlock
 
 MOST = 16
 SEEN = 5e-4  # a layer whose alpha covers less of the canvas than this is empty
@@ -32,6 +33,7 @@ def decompose(
     engine: str | Engine = "embedded",
     steps: int | None = None,
     seed: int = 0,
+    text: bool | None = None,
     on_step: OnStep | None = None,
     limit_megapixels: float = 200,
 ) -> LayerStack:
@@ -39,10 +41,12 @@ def decompose(
 
     source: path, bytes, PIL image, or `h w 3|4` array (see `pixels.read`). layers: 1 to 16, or "auto": as many as the
     engine finds. prompt: a caption of the whole, for engines that read one. steps: sampling steps, None for the
-    engine's own number. seed: same seed, same bits on the same machine. on_step: called with `engines.Step` after each
-    step; what it raises stops the work (raise `errors.Cancelled`).
+    engine's own number. seed: same seed, same bits on the same machine. text: whether text is read, so that layers of
+    it have `text` and are called by their words; None where the extra `text` is installed. on_step: called with
+    `engines.Step` after each step; what it raises stops the work (raise `errors.Cancelled`).
 
-    Raises PictureError for what is not a picture, EngineError for what the engine cannot do.
+    Raises PictureError for what is not a picture, EngineError for what the engine cannot do, MissingExtra for a text
+    that is to be read where nothing can read it.
     """
     many = decompose_many(
         [source],
@@ -51,6 +55,7 @@ def decompose(
         engine=engine,
         steps=steps,
         seed=seed,
+        text=text,
         on_step=on_step,
         limit_megapixels=limit_megapixels,
     )
@@ -65,6 +70,7 @@ def decompose_many(
     engine: str | Engine = "embedded",
     steps: int | None = None,
     seed: int = 0,
+    text: bool | None = None,
     batch: int = 4,
     on_step: OnStep | None = None,
     limit_megapixels: float = 200,
@@ -77,7 +83,9 @@ def decompose_many(
     steps = runner.default_steps if steps is None else steps
     check(layers, steps, runner)
     pictures = [pixels.read(source, limit_megapixels=limit_megapixels) for source in sources]
-    about = Provenance("", runner.name, runner.weights_sha256, seed, steps, prompt, __version__)
+    reads = reading.is_available() if text is None else text
+    reader = reading.name() if reads else ""
+    about = Provenance("", runner.name, runner.weights_sha256, seed, steps, prompt, __version__, reader)
     stacks: dict[int, LayerStack] = {}
     for bucket, members in by_bucket(pictures, runner).items():
         for first in range(0, len(members), batch):
@@ -153,8 +161,14 @@ def assemble(picture: Picture, answer: EngineLayers, asked: Count, about: Proven
     shown = [i for i in range(len(native)) if i == 0 or native[i, ..., 3].mean() / np.iinfo(native.dtype).max > SEEN]
     if len(shown) < len(native):  # what refinement found to be nothing must not take its pixels along
         native, kinds = refine.refine(picture.pixels, small[shown], depth=picture.depth), [kinds[i] for i in shown]
-    called = naming.names(native, kinds)
-    layers = tuple(Layer.from_canvas(n, k, p) for n, k, p in zip(called, kinds, native, strict=True))
+    said: list[TextBlock | None] = [None] * len(kinds)
+    if about.reader:
+        said = reading.texts(reading.lines(picture.pixels), native, kinds, picture.pixels)
+    kinds = ["text" if text else kind for text, kind in zip(said, kinds, strict=True)]
+    called = naming.names(native, kinds, [text.string if text else "" for text in said])
+    layers = tuple(
+        Layer.from_canvas(n, k, p).replace(text=t) for n, k, p, t in zip(called, kinds, native, said, strict=True)
+    )
     notes = answer.notes
     if asked not in ("auto", len(layers)):
         notes += (f"asked for {asked} layers, found {len(layers)}",)

@@ -1,6 +1,7 @@
 """Names that say what a layer is: 'Red circle, top right', not 'Layer 3'.
 
-Colour, shape and place are read off the pixels; nothing is recognised. Every name in a stack is unique.
+Colour, shape and place are read off the pixels; what was read as text is called by its words. Every name in a stack is
+unique.
 """
 
 from __future__ import annotations
@@ -36,17 +37,32 @@ COLOURS = {
     "pink": (245, 150, 185),
 }
 MIXED = 0.45  # below this share of its pixels near one colour, a layer is called colourful
+LONGEST = 40  # characters of a text in a name
 ROWS, COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 
-def names(layers: NDArray[np.uint8] | NDArray[np.uint16], kinds: Sequence[Kind]) -> list[str]:
-    """A name for each of `l h w 4` full-canvas layers, straight alpha, bottom to top; a repeated one gets a number."""
+def names(
+    layers: NDArray[np.uint8] | NDArray[np.uint16], kinds: Sequence[Kind], said: Sequence[str] | None = None
+) -> list[str]:
+    """A name for each of `l h w 4` full-canvas layers, straight alpha, bottom to top; a repeated one gets a number.
+
+    said: what each layer says, "" where it says nothing; words are a name.
+    """
     result: list[str] = []
-    for pixels, kind in zip(layers, kinds, strict=True):
-        name = describe(to_8_bit(pixels), kind)
+    for pixels, kind, text in zip(layers, kinds, said or [""] * len(kinds), strict=True):
+        name = words(text) or describe(to_8_bit(pixels), kind)
         again = sum(name == other or other.startswith(f"{name} (") for other in result)
         result.append(f"{name} ({again + 1})" if again else name)
     return result
+
+
+def words(text: str) -> str:
+    """The first words of a text, as many as a list of layers has room for."""
+    line = " ".join(text.split())
+    if len(line) <= LONGEST:
+        return line
+    cut = line[: LONGEST - 1].rsplit(" ", 1)[0] if " " in line[: LONGEST - 1] else line[: LONGEST - 1]
+    return f"{cut.rstrip()}…"
 
 
 def describe(pixels: NDArray[np.uint8], kind: Kind) -> str:

@@ -8,9 +8,11 @@ for the same pixels gets the same lines.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -21,18 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfuse.errors import MissingExtra, require
-from unfuse.textblock import Point, Quad, TextLine
+from unfuse.layers import to_8_bit
+from unfuse.textblock import Point, Quad, TextBlock, TextLine, aligned
 
 LARGEST = 1280  # pixels: the longer side at which lines are looked for
+SMALLEST = 320  # pixels: the shorter side to which small pictures are brought up to look for lines
 SURE = 0.6  # a line that was read with less confidence is none
 UPRIGHT = 1.5  # a box so many times as high as wide holds a line that runs up or down
 FLAT = 8  # pixels: what is lower cannot be read
 LEVEL = 0.12  # a line that rises by less of its height over its length is level: boxes are not that exact
+AGREE, HALF = 0.4, 0.5  # of ink and alpha, shared over all; what counts as covered
 KEPT = 8  # pictures whose lines are remembered
 
 # Where ink begins and ends above and below the baseline, in ems, as most sans-serif families have it.
 CAP, X, ASCENDER, DESCENDER, IDEOGRAPH, DROP = 0.72, 0.53, 0.74, -0.2, 0.85, -0.08
-STEM = {100: 0.025, 300: 0.065, 400: 0.09, 700: 0.15, 900: 0.19}  # mean stroke in ems, by weight
+# Twice the area over the outline, in ems, of Inter's letters by weight.
+STEM = {100: 0.021, 200: 0.04, 300: 0.06, 400: 0.079, 500: 0.093, 600: 0.107, 700: 0.122, 800: 0.136, 900: 0.154}
 
 _known: OrderedDict[bytes, tuple[TextLine, ...]] = OrderedDict()
 _lock = Lock()
@@ -41,6 +47,12 @@ _lock = Lock()
 def is_available() -> bool:
     """Whether the extra that reads is installed; nothing is imported."""
     return importlib.util.find_spec("rapidocr") is not None
+
+
+def name() -> str:
+    """What reads, with its version."""
+    require("rapidocr", "text", "reading text")
+    return f"rapidocr {importlib.metadata.version('rapidocr')}"
 
 
 def lines(picture: NDArray[Any]) -> tuple[TextLine, ...]:
@@ -73,7 +85,7 @@ def _opaque(picture: NDArray[Any]) -> NDArray[np.uint8]:
 @lru_cache(maxsize=1)
 def _reader() -> Any:
     rapidocr = require("rapidocr", "text", "reading text")
-    models = {}
+    models: dict[str, Any] = {"Det.limit_side_len": SMALLEST}
     for part, pattern in (("Det", "_det_"), ("Rec", "_rec_"), ("Cls", "_cls_")):
         found = sorted(x.name for x in files("rapidocr").joinpath("models").iterdir() if pattern in x.name)
         if not found:
@@ -88,7 +100,7 @@ def _read(picture: NDArray[np.uint8]) -> tuple[TextLine, ...]:
     reader = _reader()
     scale = min(1.0, LARGEST / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-    if min(small.shape[:2]) < FLAT:
+    if min(small.shape[:2]) < 2 * FLAT:
         return ()
     boxes = reader(small[..., ::-1].copy(), use_det=True, use_cls=False, use_rec=False).boxes
     found = []
@@ -124,6 +136,9 @@ def upright(picture: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[Any]
     import cv2
 
     width, height = _size(corners)
+    rows, columns = (slice(max(0, int(corners[:, i].min()) - 2), int(corners[:, i].max()) + 3) for i in (1, 0))
+    picture = np.ascontiguousarray(picture[rows, columns])
+    corners = corners - (columns.start, rows.start)
     to = np.array([(0, 0), (width, 0), (0, height)], np.float32)
     way = cv2.getAffineTransform(corners[[0, 1, 3]].astype(np.float32) - 0.5, to - 0.5)
     patch: NDArray[Any] = cv2.warpAffine(picture, way, (width, height), borderMode=cv2.BORDER_REPLICATE)
@@ -131,12 +146,45 @@ def upright(picture: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[Any]
 
 
 def ink(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels of an upright line `h w 3` are letters: what differs from the rim, without the lines next to it."""
+    """Which pixels of an upright line `h w 3` are letters: colours that stand inside and seldom at the rim."""
+    x = patch.reshape(-1, 3).astype(np.float32)
+    rim = np.zeros(patch.shape[:2], bool)
+    rim[[0, -1]] = rim[:, [0, -1]] = True
+    colors = _colors(x[:: max(1, len(x) // 4000)], np.median(x[rim.ravel()], axis=0))
+    label = _nearest(x, colors)
+    inside, outside = (np.bincount(label[part], minlength=len(colors)) for part in (~rim.ravel(), rim.ravel()))
+    inside, outside = inside / max(1, inside.sum()), outside / max(1, outside.sum())
+    most = int((inside - outside).argmax())
+    writes = (outside < 0.35 * inside) & (inside > 0.4 * inside[most])  # what is less is a mix, at edges
+    writes[most] = True
+    around = (outside >= 0.35 * inside) & ~writes
+    chosen = np.concatenate([np.flatnonzero(writes), np.flatnonzero(around)])
+    mask = _nearest(x, colors[chosen]) < writes.sum()
+    return _letters(mask.reshape(patch.shape[:2]).astype(np.uint8))
+
+
+def _colors(x: NDArray[np.float32], first: NDArray[np.float32], count: int = 4) -> NDArray[np.float32]:
+    """So many colours that stand for all of `n c`, by k-means from the first and what is farthest from it."""
+    colors = first[None]
+    for _ in range(count - 1):
+        colors = np.vstack([colors, x[((x[:, None] - colors) ** 2).sum(-1).min(1).argmax()]])
+    for _ in range(6):
+        label = _nearest(x, colors)
+        colors = np.stack([x[label == k].mean(0) if (label == k).any() else colors[k] for k in range(count)])
+    return colors
+
+
+def _nearest(x: NDArray[np.float32], colors: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Which of the colours `k c` each of `n c` is nearest to."""
+    apart = (colors**2).sum(1) - 2 * x @ colors.T
+    found: NDArray[np.intp] = apart.argmin(1)
+    return found
+
+
+def _letters(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The parts of a mask `h w` that lie in its middle, not those that a line above or below reaches in with."""
     import cv2
 
-    rim = np.concatenate([patch[0], patch[-1], patch[:, 0], patch[:, -1]]).astype(np.float32)
-    far = np.abs(patch.astype(np.float32) - np.median(rim, axis=0)).max(axis=-1).clip(0, 255).astype(np.uint8)
-    _, mask = cv2.threshold(far, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     height = len(mask)
     _, label, places, middles = cv2.connectedComponentsWithStats(mask)
     top, tall = places[:, cv2.CC_STAT_TOP], places[:, cv2.CC_STAT_HEIGHT]
@@ -172,6 +220,61 @@ def measured(
         weight=weight(strong, size),
         confidence=min(1.0, confidence),
     )
+
+
+def texts(
+    found: Sequence[TextLine], layers: NDArray[Any], kinds: Sequence[str], picture: NDArray[Any]
+) -> list[TextBlock | None]:
+    """What each of `l h w 4` full-canvas layers says, straight alpha, of the lines found in the picture `h w 3|4`.
+
+    A line belongs to the layer whose alpha looks most like its ink, text layers first; there it is measured anew. What
+    looks like none of them, such as letters that are one with what they lie on, stays unsaid.
+    """
+    said: dict[int, list[TextLine]] = {}
+    levels = _opaque(picture)
+    for line in found:
+        corners = _roomy(line)
+        letters = ink(upright(levels, corners))
+        best, owner, mask = AGREE, -1, letters
+        for index in range(1, len(layers)):
+            alpha = _letters((_alpha(layers[index], corners) > HALF).astype(np.uint8))
+            share = float((letters & alpha).sum() / max(1, (letters | alpha).sum()))
+            share += 0.3 if kinds[index] == "text" and 0.02 < alpha.mean() < 0.9 else 0
+            if share > best:
+                best, owner, mask = share, index, alpha
+        if owner > 0:
+            patch = to_8_bit(upright(layers[owner], corners))[..., :3]
+            said.setdefault(owner, []).append(measured(line.string, corners, patch, mask, line.confidence))
+    width = layers.shape[2]
+    return [block(said[index], width) if index in said else None for index in range(len(layers))]
+
+
+def block(lines: Sequence[TextLine], width: int) -> TextBlock:
+    """Lines as one text. A single line is centred where it is in the middle of a canvas so wide, else flush left or
+    right, where it is nearer.
+    """
+    ordered = tuple(sorted(lines, key=lambda line: (line.quad[0][1], line.quad[0][0])))
+    if align := aligned(ordered):
+        return TextBlock(ordered, align)
+    xs = [x for x, _ in ordered[0].quad]
+    left, right = min(xs), width - max(xs)
+    if abs(left - right) < 0.06 * width:
+        return TextBlock(ordered, "center")
+    return TextBlock(ordered, "right" if right < 0.25 * left else "left")
+
+
+def _roomy(line: TextLine) -> NDArray[np.float64]:
+    """The corners of a line with some room around."""
+    corners = np.array(line.quad)
+    x, y = (corners[1] - corners[0]) / line.width, (corners[3] - corners[0]) / line.height
+    room = 0.2 * line.height
+    roomy: NDArray[np.float64] = corners + room * np.array([-x - y, x - y, x + y, y - x])
+    return roomy
+
+
+def _alpha(layer: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Alpha `h w` in 0 to 1 of a full-canvas layer in a turned rectangle."""
+    return np.asarray(upright(layer[..., 3:], corners)[..., 0] / np.iinfo(layer.dtype).max, np.float32)
 
 
 def reach(string: str) -> tuple[float, float]:

@@ -7,6 +7,7 @@ layer is moved, scaled or turned, its text goes along.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -119,6 +120,21 @@ class TextBlock:
         xs, ys = zip(*(point for line in self.lines for point in line.quad), strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
+    @property
+    def paragraphs(self) -> tuple[TextBlock, ...]:
+        """The text in blocks of lines that stand below each other, turned alike and of like size; each its own."""
+        blocks: list[list[TextLine]] = []
+        for line in self.lines:
+            for block in blocks:
+                if _follows(block[-1], line):
+                    block.append(line)
+                    break
+            else:
+                blocks.append([line])
+        if len(blocks) == 1:
+            return (self,)
+        return tuple(TextBlock(tuple(block), aligned(block) or self.align) for block in blocks)
+
     def transformed(self, transform: Affine) -> TextBlock:
         """The text after a transform of the canvas."""
         return replace(self, lines=tuple(line.transformed(transform) for line in self.lines))
@@ -135,3 +151,42 @@ class TextBlock:
     def from_json(cls, data: dict[str, Any]) -> TextBlock:
         """The way back, of data that follow the manifest's schema."""
         return cls(tuple(TextLine(**line) for line in data["lines"]), data["align"])
+
+
+def aligned(lines: Sequence[TextLine]) -> Align | None:
+    """At which edge lines are flush; None for a single line, which does not say."""
+    if len(lines) < 2:
+        return None
+    edges = [_along(line, lines[0]) for line in lines]
+    spread = {
+        "left": _spread([low for low, _ in edges]),
+        "center": _spread([(low + high) / 2 for low, high in edges]),
+        "right": _spread([high for _, high in edges]),
+    }
+    best: Align = min(ALIGNS, key=lambda name: spread[name])  # type: ignore[assignment]
+    return best
+
+
+def _along(line: TextLine, first: TextLine) -> tuple[float, float]:
+    """Where a line begins and ends, along the first line's direction."""
+    angle = math.radians(first.angle)
+    places = [x * math.cos(angle) + y * math.sin(angle) for x, y in line.quad]
+    return min(places), max(places)
+
+
+def _follows(above: TextLine, line: TextLine) -> bool:
+    """Whether a line goes on below another."""
+    turn = abs((line.angle - above.angle + 180) % 360 - 180)
+    low, high = sorted((above.size, line.size))
+    if turn > 5 or high > 1.8 * low:
+        return False
+    angle = math.radians(above.angle)
+    down = [y * math.cos(angle) - x * math.sin(angle) for x, y in (above.quad[3], line.quad[0])]
+    gap = down[1] - down[0]
+    (left, right), (begin, end) = _along(above, above), _along(line, above)
+    shared = min(right, end) - max(left, begin)
+    return -0.5 * high < gap < 1.1 * high and shared > 0.3 * min(right - left, end - begin)
+
+
+def _spread(values: list[float]) -> float:
+    return max(values) - min(values)
