@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading"),
     *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
     *("formats", "variants", "flow", "tokens", "saliency", "model", "engines", "naming", "decomposition"),
-    *("corpus", "train", "evaluate", "terminal", "server", "cli_serve", "cli"),
+    *("corpus", "train", "evaluate", "terminal", "server", "cli_corpus", "cli_serve", "cli"),
 )
 DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called
 
@@ -161,6 +161,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         metadata = archive.read(f"unfuse-{unfuse.__version__}.dist-info/METADATA").decode()
     sources = {path.relative_to(ROOT / "src").as_posix() for path in PACKAGE.rglob("*.py")}
     data = {"unfuse/py.typed", "unfuse/formats/manifest.schema.json", "unfuse/recipe.schema.json"}
+    data |= {"unfuse/formats/html.html", "unfuse/formats/html.js"}
     data |= {"unfuse/corpus/manifest.json"}
     data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json", "unfuse/weights/saliency.onnx"}
     assert sources | data <= set(files)

@@ -53,6 +53,7 @@ class Format:
 PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
 ORA_KEEPS = "groups, opacity, blend modes, visible, locked, profile, resolution in whole numbers, 8 or 16 bits"
 SVG_KEEPS = "groups, opacity, blend modes, visible, locked, profile, 8 bits; text as text"
+HTML_KEEPS = "groups, opacity, blend modes, visible, profile, 8 bits"
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
 FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
@@ -62,6 +63,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
     Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
+    Format("HTML", (".html",), "html", False, HTML_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
     Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
 )
@@ -91,7 +93,7 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> Laye
     max_pixels = int(limit_megapixels * 1e6)
     if not row.reads:
         known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
-        raise FormatError(f"{path}: a {row.name} file cannot be read as layers: give a folder or one of {known}")
+        raise FormatError(f"{path}: {row.name} files cannot be read as layers: give a folder or one of {known}")
     if not path.exists():
         raise FormatError(f"{path}: there is no such {'folder' if row is FOLDER else 'file'}; check the path")
     stack: LayerStack
