@@ -118,7 +118,8 @@ async def wrong_disk(request: Request, error: Any) -> JSONResponse:
 async def refused(request: Request, error: Any) -> JSONResponse:
     """What the gate or the framework refuses."""
     if isinstance(error, Denied):
-        return JSONResponse(error.body(), error.status_code, error.headers)
+        headers = {"connection": "close", **(error.headers or {})}  # what is still to come is not listened to
+        return JSONResponse(error.body(), error.status_code, headers)
     kinds = {404: "NotFound", 405: "MethodNotAllowed"}
     messages = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
     kind = kinds.get(error.status_code, "BadRequest")

@@ -13,6 +13,7 @@ from unfuse.errors import require
 from unfuse.server.options import Options, ServerError, private_folder
 
 MOST_CONNECTIONS = 1000
+BACKLOG = 512
 
 
 def run(options: Options, browser: bool, say: Any) -> None:
@@ -39,7 +40,7 @@ def run(options: Options, browser: bool, say: Any) -> None:
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=3,
         timeout_keep_alive=30,
-        backlog=512,
+        backlog=BACKLOG,
     )
     say(address)
     if browser and options.loopback and sys.stderr.isatty():
@@ -54,6 +55,7 @@ def bound(options: Options) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))
+        listener.listen(BACKLOG)  # whoever is told the address can come; uvicorn answers when it is up
     except OSError as error:
         listener.close()
         cure = f"--port {options.port + 1}, or --port 0 for any that is free"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.exceptions import HTTPException
@@ -29,6 +29,7 @@ GUESSES, GUESSES_SECONDS = 10, 60.0  # wrong tokens from one address
 MOST_ADDRESSES = 10_000
 JSON_BYTES = 4 << 20
 FORM_ROOM = 1 << 20  # of a form, beside the file
+DROPPED = 4  # times the limit that is taken and dropped
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -192,27 +193,36 @@ class Body:
         self.until = time.monotonic() + seconds
         self.complete = False
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > most:
-            raise self.too_large()
+        self.announced = int(length) if length.isdecimal() else 0
 
     async def receive(self) -> Any:
         """The next message, counted. Raises Denied."""
         if self.complete:
             return await self.inner()
+        if self.announced > self.most:
+            await self.too_large()
+        message = await self.next()
+        if self.left < 0:
+            await self.too_large()
+        return message
+
+    async def next(self) -> Any:
+        """The next message, of any size."""
         try:
             message = await asyncio.wait_for(self.inner(), max(0.0, self.until - time.monotonic()))
         except TimeoutError:
             raise Denied(408, "TooSlow", "the upload took too long: try again over a faster line") from None
         if message["type"] == "http.request":
             self.left -= len(message.get("body", b""))
-            if self.left < 0:
-                raise self.too_large()
-            self.complete = not message.get("more_body", False)
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
-    def too_large(self) -> Denied:
-        """The answer to whoever sends too much."""
-        return Denied(413, "TooLarge", f"the request is larger than the limit of {self.most:,} bytes: send less")
+    async def too_large(self) -> NoReturn:
+        """Refuse. A little more is taken and dropped first: who is cut off while sending never reads the answer."""
+        hopeless = self.announced > (1 + DROPPED) * self.most
+        while not hopeless and not self.complete and self.left > -DROPPED * self.most:
+            await self.next()
+        raise Denied(413, "TooLarge", f"the request is larger than the limit of {self.most:,} bytes: send less")
 
 
 def same(given: str, known: Mapping[str, str]) -> str | None:
