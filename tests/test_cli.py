@@ -390,8 +390,8 @@ def test_a_file_is_not_written_to_a_terminal(picture: Path) -> None:
 # --- training, with the smallest stage there can be
 
 
-def tiny_batch(root: Path, split: str, seed: int, step: int, count: int, side: int) -> dict[str, NDArray[np.uint8]]:
-    values = np.random.default_rng([seed, step]).integers(0, 255, (count, 2), dtype=np.uint8)
+def tiny_batch(want: Any) -> dict[str, NDArray[np.uint8]]:
+    values = want.of_step().integers(0, 255, (want.count, 2), dtype=np.uint8)
     return {"x": values, "y": values.sum(1, keepdims=True, dtype=np.uint8)}
 
 
@@ -401,7 +401,7 @@ def test_train_says_where_the_run_is_and_goes_on(
     torch = pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     from unfuse.train import stages
-    from unfuse.train.loop import Stage
+    from unfuse.train.stage import Stage
 
     def loss(net: Any, arrays: dict[str, Any]) -> dict[str, Any]:
         return {"loss": ((net.weight.sum() - arrays["y"].float() / 255) ** 2).mean()}
@@ -409,7 +409,7 @@ def test_train_says_where_the_run_is_and_goes_on(
     def validate(net: Any, arrays: dict[str, Any]) -> dict[str, float]:
         return {"error": float(loss(net, arrays)["loss"].detach())}
 
-    tiny = Stage("tiny", lambda: torch.nn.Linear(2, 1), tiny_batch, loss, validate)
+    tiny = Stage("tiny", "for this test", lambda _: torch.nn.Linear(2, 1), tiny_batch, loss, validate)
     monkeypatch.setitem(stages.STAGES, "tiny", tiny)
     (tmp_path / "pack.json").write_text("{}")
     run_folder = tmp_path / "run"

@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, cli_serve, engines
+from unfuse import __version__, cli_serve, cli_train, engines
 from unfuse.errors import FormatError, UnfuseError, require
 from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, read, standard_input, tell, write
 
@@ -29,6 +29,7 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 corpus = typer.Typer(help="What training pictures are made of.")
 app.add_typer(corpus, name="corpus")
+app.add_typer(cli_train.train, name="train")
 cli_serve.register(app)
 
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
@@ -278,48 +279,6 @@ def build(
 
     parts.build(pack, only=only, tell=lambda line: err.print(escape(line), soft_wrap=True))
     print(pack)
-
-
-@app.command()
-def train(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="What to train, such as slots.")],
-    pack: Annotated[Path, typer.Option("--pack", metavar="DIR", help="The folder that 'unfuse corpus build' made.")],
-    run: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The run's folder; one that is there goes on.")
-    ],
-    steps: Annotated[int | None, typer.Option(help="Steps of the whole run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures in a step.")] = None,
-    side: Annotated[int | None, typer.Option(help="Side of a square training picture, in pixels.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that draw training pictures.")] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    start: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A run or an .onnx file to take the weights of.")
-    ] = None,
-) -> None:
-    """Train a model. A run that was stopped goes on where its last checkpoint was."""
-    for module in ("torch", "safetensors"):
-        require(module, "train", "training")
-    from unfuse.train import loop, stages
-
-    chosen = stages.stage(stage)
-    if not (pack / "pack.json").is_file():
-        raise UnfuseError(f"--pack {pack} holds no pack.json: make it with 'unfuse corpus build {pack}'")
-    given = {"steps": steps, "batch": batch, "side": side, "rate": rate, "seed": seed, "start": start}
-    given |= {"workers": workers, "save_every": save_every}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    params = loop.TrainParams(pack=pack, out=run, **options)
-    with progress() as shown:
-        task = shown.add_task(f"Training {stage}", total=params.steps)
-
-        def report(row: dict[str, Any]) -> None:
-            shown.update(task, completed=row["step"], description=f"Training {stage}, loss {row['loss']:.4f}")
-            if "valid" in row:
-                measured = ", ".join(f"{name} {value:.4f}" for name, value in row["valid"].items())
-                err.print(f"step {row['step']} of {params.steps}: {measured}", soft_wrap=True)
-
-        print(loop.train(chosen, params, report))
 
 
 @app.command()

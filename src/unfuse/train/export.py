@@ -20,7 +20,7 @@ from torch import Tensor
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
 from unfuse.pixels import replacing
 from unfuse.tokens import position_ids
-from unfuse.train.loop import weights_of
+from unfuse.train.weights import about_of, weights_of
 
 BIG = 256  # weights with fewer numbers stay float32
 SHIPPED = SlotNetParams()
@@ -28,7 +28,7 @@ SHIPPED = SlotNetParams()
 
 def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
     """The averaged weights of a checkpoint folder to `out` (.onnx), the model card beside it (.json)."""
-    net = SlotNet(SHIPPED).eval()
+    net = SlotNet(params_of(about_of(checkpoint))).eval()
     net.load_state_dict(weights_of(checkpoint))
     model = halved(traced(net)).SerializeToString()
     sha256 = hashlib.sha256(model).hexdigest()
@@ -38,6 +38,14 @@ def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
         file.write(model)
     with replacing(out.with_suffix(".json")) as file:
         file.write((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def params_of(about: dict[str, Any]) -> SlotNetParams:
+    """The sizes in a run's JSON; of a run from before they stood there, those that ship."""
+    if "model" not in about:
+        return SHIPPED
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
+    return SlotNetParams(**fields)
 
 
 def traced(net: SlotNet) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
-"""The one training loop: the same for every stage.
+"""The one training loop: the same for every stage, on one device or on several.
 
-The data of step k depends on the seed and k alone, so a run that stops and resumes sees what a straight run sees. A
-checkpoint is one safetensors file (weights, their moving average, optimizer) and one JSON file that explains it.
+The data of step k depends on the seed and k alone, so a run that stops and resumes sees what a straight run sees; a
+picture's noise depends on its place in the batch alone, so that it does not matter how a batch is cut.
 """
 
 from __future__ import annotations
@@ -14,212 +14,337 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-Arrays = dict[str, NDArray[np.uint8]]
+from unfuse import pixels
+from unfuse.errors import UnfuseError, require
+from unfuse.train import parallel, weights
+from unfuse.train.parallel import Objective, Place
+from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 
-
-def load_all(net: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Start from weights of the same stage."""
-    net.load_state_dict(weights)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What differs between stages: the model, its data, its loss, how it is judged.
-
-    batch(root, split, seed, step, count, side) runs in worker processes; loss answers `loss` and named parts; begin
-    takes over the weights of the run that this one starts from.
-    """
-
-    name: str
-    model: Callable[[], nn.Module]
-    batch: Callable[[Path, str, int, int, int, int], Arrays]
-    loss: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]]
-    validate: Callable[[nn.Module, dict[str, Tensor]], dict[str, float]]
-    begin: Callable[[nn.Module, dict[str, Tensor]], None] = load_all
-
-
-@dataclass(frozen=True)
-class TrainParams:
-    """How a run goes.
-
-    side: of a square of the pictures' area, in pixels. decay: the last share of steps, in which the rate falls to 0.
-    start: weights to begin from, a checkpoint folder or an exported .onnx file.
-    """
-
-    pack: Path
-    out: Path
-    steps: int = 1000
-    batch: int = 16
-    side: int = 192
-    rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.25
-    weight_decay: float = 0.02
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0
-    workers: int = 1
-    save_every: int = 200
-    validation: int = 64
-    start: Path | None = None
+HERE = {"count", "key", "text"}  # what stays on the CPU: it is read, not computed with
+Report = Callable[[dict[str, Any]], None]
 
 
 def rate_at(step: int, params: TrainParams) -> float:
-    """Linear warm-up, constant, then linear decay to 0 over the last `decay` of the steps."""
-    left = (params.steps - step) / max(1.0, params.decay * params.steps)
-    return params.rate * min(1.0, (step + 1) / max(1, params.warmup), max(0.0, left))
+    """Linear warm-up, then the full rate; over the last `decay` of the steps down to 0 by a line or half a cosine."""
+    left = min(1.0, (params.steps - step) / max(1.0, params.decay * params.steps))
+    share = {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[params.schedule]
+    return params.rate * min(1.0, (step + 1) / max(1, params.warmup), share)
 
 
-def batches(stage: Stage, params: TrainParams, first: int) -> Iterator[Arrays]:
-    """The batches of steps first, first + 1, ... made ahead in worker processes."""
-    with ProcessPoolExecutor(params.workers) as pool:
-
-        def make(step: int) -> Future[Arrays]:
-            return pool.submit(stage.batch, params.pack, "train", params.seed, step, params.batch, params.side)
-
-        ahead = deque(make(step) for step in range(first, min(first + 4, params.steps)))
-        for step in range(first, params.steps):
-            if step + len(ahead) < params.steps:
-                ahead.append(make(step + len(ahead)))
-            yield ahead.popleft().result()
+# --- data ------------------------------------------------------------------------------------------------------------
 
 
-def tensors(arrays: Arrays, device: str = "cpu") -> dict[str, Tensor]:
-    """A batch as tensors."""
-    return {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
+def wants(params: TrainParams, place: Place, step: int) -> list[Want]:
+    """What this process draws of a step's batch, part by part."""
+    share = params.batch // (place.count * params.accumulate)
+    first = place.rank * params.accumulate * share
+    return [
+        Want(params.data, "train", params.seed, step, first + i * share, share, params.side, params.layers)
+        for i in range(params.accumulate)
+    ]
+
+
+def ignore_interrupts() -> None:
+    """Ctrl-C goes to all processes of a terminal; the workers wait for what the run decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def batches(stage: Stage, params: TrainParams, place: Place, first: int, last: int) -> Iterator[list[Arrays]]:
+    """The batches of steps `first` to `last - 1`, each in its parts, made ahead in worker processes."""
+    with ProcessPoolExecutor(params.workers, initializer=ignore_interrupts) as pool:
+
+        def make(step: int) -> list[Future[Arrays]]:
+            return [pool.submit(stage.batch, want) for want in wants(params, place, step)]
+
+        ahead = deque(make(step) for step in range(first, min(first + 4, last)))
+        try:
+            for step in range(first, last):
+                if step + len(ahead) < last:
+                    ahead.append(make(step + len(ahead)))
+                yield [part.result() for part in ahead.popleft()]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def tensors(arrays: Arrays, device: str = "cpu") -> Tensors:
+    """A batch as tensors, the large ones on the device."""
+    return {k: torch.from_numpy(v).to("cpu" if k in HERE else device) for k, v in arrays.items()}
+
+
+def held_out(stage: Stage, params: TrainParams, device: str) -> Tensors:
+    """The pictures that a stage is judged by, the same for all runs."""
+    want = Want(params.data, "valid", 1, 0, 0, params.validation, params.side, params.layers)
+    return tensors(stage.batch(want), device)
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
 
 
 class Run:
     """The state of one run: the model, its moving average, the optimizer, the step."""
 
-    def __init__(self, stage: Stage, params: TrainParams) -> None:
+    def __init__(self, stage: Stage, params: TrainParams, place: Place) -> None:
+        """Begin, or take up the checkpoint in the run's folder."""
         torch.manual_seed(params.seed)
-        self.stage, self.params, self.step = stage, params, 0
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.net = stage.model().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = stage.model().to(self.device).eval()
+        self.stage, self.params, self.place, self.step = stage, params, place, 0
+        self.net = (stage.load or stage.build)(params)
         if params.start is not None:
-            stage.begin(self.net, weights_of(params.start))
-        self.ema.load_state_dict(self.net.state_dict())
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        others = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}]
+            stage.begin(self.net, weights.weights_of(params.start))
+        saved: dict[str, Tensor] = {}
+        if (params.out / weights.ABOUT).exists():
+            saved, about = weights.read(params.out)
+            self.step = resumed_at(params, stage, about)
+            self.net.load_state_dict(weights.part(saved, "net."), strict=not stage.lean)
+        self.net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parallel.prepare(self.net, compiled=params.compile, recompute=params.recompute)
+        self.objective = Objective(self.net)
+        self.call = parallel.spread(self.objective, params.parallel)
+        learned = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        self.kept = [name for name in self.net.state_dict() if not stage.lean or name in learned]
+        before = weights.part(saved, "ema.")
+        now = self.state()
+        self.ema = {name: parallel.alike(before[name], t) if saved else t.detach().clone() for name, t in now.items()}
+        groups = [
+            {"params": [p for p in learned.values() if p.ndim > 1], "weight_decay": params.weight_decay},
+            {"params": [p for p in learned.values() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=params.rate, betas=(0.9, 0.98))
+        self.names: dict[Tensor, str] = {p: name for name, p in learned.items()}
+        order = [self.names[p] for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        for name, state in weights.moments(saved, order).items():
+            p = learned[name]
+            self.optimizer.state[p] = {k: v if k == "step" else parallel.alike(v, p) for k, v in state.items()}
 
-    def train_step(self, arrays: Arrays) -> dict[str, float]:
+    def state(self) -> dict[str, Tensor]:
+        """The weights that this run keeps."""
+        found = self.net.state_dict()
+        return {name: found[name] for name in self.kept}
+
+    def autocast(self) -> torch.autocast:
+        """What multiplies in the run's precision."""
+        enabled = self.params.precision == "bfloat16"
+        return torch.autocast(self.place.device.partition(":")[0], torch.bfloat16, enabled=enabled)
+
+    def train_step(self, parts: list[Arrays]) -> dict[str, float]:
         """One step on one batch: the losses and the gradient's norm. A gradient that is not finite is left out."""
         torch.manual_seed(1_000_003 * self.params.seed + self.step)  # what the loss draws depends on the step alone
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.params)
-        losses = self.stage.loss(self.net, tensors(arrays, self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        found: list[dict[str, Tensor]] = []
+        for i, arrays in enumerate(parts):
+            parallel.sync(self.call, self.params.parallel, last=i == len(parts) - 1)
+            with self.autocast():
+                losses = self.call(self.stage.loss, tensors(arrays, self.place.device))
+            (losses["loss"] / len(parts)).backward()
+            found.append({name: value.detach() for name, value in losses.items()})
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.params.clip)
+        norm = weights.same(norm)
         if torch.isfinite(norm):
             self.optimizer.step()
         self.step += 1
         self.average()
-        return {**{k: float(v.detach()) for k, v in losses.items()}, "norm": float(norm)}
+        means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        return {**parallel.mean(means), "norm": float(norm)}
 
     @torch.no_grad()
     def average(self) -> None:
         """Move the averaged weights towards those of now; the first steps weigh more."""
         keep = min(self.params.ema, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(now.to(mean.dtype), 1 - keep)
+        for name, now in self.state().items():
+            if now.dtype.is_floating_point:
+                self.ema[name].lerp_(now, 1 - keep)
             else:
-                mean.copy_(now)
+                self.ema[name].copy_(now)
 
-    def save(self) -> None:
-        """Write the checkpoint to a temporary name, then rename it."""
-        out = self.params.out
-        out.mkdir(parents=True, exist_ok=True)
-        flat = {f"net.{k}": v.contiguous() for k, v in self.net.state_dict().items()}
-        flat |= {f"ema.{k}": v.contiguous() for k, v in self.ema.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            flat |= {f"optimizer.{i}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
-        save_file(flat, out / "checkpoint.safetensors.part")
-        os.replace(out / "checkpoint.safetensors.part", out / "checkpoint.safetensors")
-        about = {
-            "stage": self.stage.name,
-            "step": self.step,
-            "params": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.params).items()},
-        }
-        (out / "checkpoint.json.part").write_text(json.dumps(about, indent=1))
-        os.replace(out / "checkpoint.json.part", out / "checkpoint.json")
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, for as long as the block lasts."""
+        self.exchange()
+        self.net.eval()
+        try:
+            with torch.no_grad(), self.autocast():
+                yield
+        finally:
+            self.exchange()
 
-    def resume(self) -> None:
-        """Take up the checkpoint in the run's folder."""
-        flat = load_file(self.params.out / "checkpoint.safetensors")
-        self.step = json.loads((self.params.out / "checkpoint.json").read_text())["step"]
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Weights and averaged weights change places, without room for a third copy."""
+        for name, now in self.state().items():
+            before = now.clone()
+            now.copy_(self.ema[name])
+            self.ema[name].copy_(before)
 
-        def part(name: str) -> dict[str, Tensor]:
-            return {k.removeprefix(name): v for k, v in flat.items() if k.startswith(name)}
+    def judge(self, arrays: Tensors) -> tuple[dict[str, float], dict[str, Any]]:
+        """How the averaged weights do on held-out pictures, and what the checkpoint should say beside it."""
+        with self.averaged():
+            return self.objective(self.stage.validate, arrays), self.objective(self.stage.describe, arrays)
 
-        self.net.load_state_dict(part("net."))
-        self.ema.load_state_dict(part("ema."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+    def draw(self, arrays: Tensors) -> None:
+        """A sample sheet of the averaged weights, into the run's folder `sheets`."""
+        assert self.stage.sheet is not None
+        with self.averaged():
+            drawn = self.objective(self.stage.sheet, arrays)
+        if self.place.first:
+            (self.params.out / "sheets").mkdir(parents=True, exist_ok=True)
+            with pixels.replacing(self.params.out / f"sheets/{self.step:07}.png") as file:
+                pixels.to_image(drawn).save(file, "PNG")
+
+    def save(self, valid: dict[str, float], more: dict[str, Any]) -> None:
+        """Write the checkpoint; all processes bring their shards together, the first one writes."""
+        flat = {f"net.{name}": weights.same(tensor) for name, tensor in self.state().items()}
+        flat |= {f"ema.{name}": weights.same(tensor) for name, tensor in self.ema.items()}
+        for p, state in self.optimizer.state.items():
+            flat |= {f"optimizer.{self.names[p]}.{k}": weights.same(torch.as_tensor(v)) for k, v in state.items()}
+        if self.place.first:
+            weights.write(self.params.out, flat, self.about() | {"valid": valid} | more)
+
+    def about(self) -> dict[str, Any]:
+        """What the checkpoint's JSON says."""
+        told = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self.params).items()}
+        sizes = getattr(self.net, "params", None)
+        about: dict[str, Any] = {"stage": self.stage.name, "step": self.step, "params": told}
+        about |= {"pictures": self.step * self.params.batch, "license": licences(self.params.data)}
+        return about | ({"model": asdict(sizes)} if is_dataclass(sizes) and not isinstance(sizes, type) else {})
 
 
-def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
-    """The averaged weights in a checkpoint folder, or those of an exported .onnx file."""
-    if start.suffix == ".onnx":
-        from unfuse.train.export import state_of
-
-        return state_of(start)
-    flat = load_file(start / "checkpoint.safetensors")
-    return {k.removeprefix(which): v for k, v in flat.items() if k.startswith(which)}
+def resumed_at(params: TrainParams, stage: Stage, about: dict[str, Any]) -> int:
+    """The step of a checkpoint. Raises UnfuseError where it is of another stage."""
+    if about["stage"] != stage.name:
+        raise UnfuseError(f"{params.out} is a run of stage {about['stage']}, not {stage.name}: choose another --out")
+    return int(about["step"])
 
 
-def train(stage: Stage, params: TrainParams, report: Callable[[dict[str, Any]], None]) -> Path:
-    """Train to `params.steps`, from what lies in `params.out` if anything does. SIGTERM saves, then stops.
+def licences(data: Path) -> list[str]:
+    """The licences of the parts that pictures were composed of; none are known of records here."""
+    pack = data / "pack.json"
+    rows = json.loads(pack.read_text("utf-8")).get("parts", []) if pack.is_file() else []
+    return sorted({row["license"] for row in rows if row.get("license")})
 
-    report is given a row of figures after each step. Returns the checkpoint's folder.
+
+class Stop:
+    """Whether someone asked the run to stop: SIGTERM or Ctrl-C, or its minutes are over. A second Ctrl-C stops it now.
+
+    Made in the main thread; `asked` is the signal, or None.
     """
-    run = Run(stage, params)
-    if (params.out / "checkpoint.json").exists():
-        run.resume()
-    stop = False
 
-    def ask_to_stop(*_: Any) -> None:
-        nonlocal stop
-        stop = True
+    def __init__(self, minutes: float | None) -> None:
+        self.asked: int | None = None
+        self.ends = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    before = signal.signal(signal.SIGTERM, ask_to_stop)
-    held_out = tensors(stage.batch(params.pack, "valid", 1, 0, params.validation, params.side), run.device)
-    params.out.mkdir(parents=True, exist_ok=True)
+    def ask(self, number: int, *_: Any) -> None:
+        if self.asked is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def __bool__(self) -> bool:
+        """The same in all processes."""
+        return bool(parallel.most(int(self.asked is not None or time.monotonic() > self.ends)))
+
+    def forget(self) -> None:
+        """What signals did before, they do again."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def board(params: TrainParams, first: bool) -> Iterator[Report]:
+    """What writes rows to TensorBoard's files in the run's folder; nothing where it is not wanted."""
+    if not (params.tensorboard and first):
+        yield lambda _row: None
+        return
+    require("tensorboard", "tensorboard", "--tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(params.out / "tensorboard")) as writer:
+
+        def add(row: dict[str, Any]) -> None:
+            valid = {f"valid/{name}": value for name, value in row.get("valid", {}).items()}
+            train = {f"train/{k}": v for k, v in row.items() if isinstance(v, float)}
+            for name, value in {**train, **valid}.items():
+                writer.add_scalar(name, value, row["step"])
+
+        yield add
+
+
+def check(stage: Stage, params: TrainParams, place: Place) -> None:
+    """Raise UnfuseError for what cannot go well."""
+    if params.batch % (place.count * params.accumulate):
+        raise UnfuseError(
+            f"batch {params.batch} cannot be cut into {place.count} processes x {params.accumulate} parts: "
+            f"make it a multiple of {place.count * params.accumulate}"
+        )
+    if params.sheet_every and stage.sheet is None:
+        raise UnfuseError(f"stage {stage.name} draws no sample sheets: leave --sheet-every out")
+    if params.tensorboard:
+        require("tensorboard", "tensorboard", "--tensorboard")
+
+
+def train(
+    stage: Stage,
+    params: TrainParams,
+    report: Report,
+    *,
+    minutes: float | None = None,
+    until: int | None = None,
+) -> int:
+    """Train to `params.steps`, from what lies in `params.out` if anything does. Returns the step that was reached.
+
+    Ctrl-C and SIGTERM save, then stop; so does the end of `minutes`, and step `until`. report is given a row of figures
+    after each step, in the first process alone.
+    """
+    place = parallel.join(params.parallel)
+    check(stage, params, place)
+    stop = Stop(minutes)
+    try:
+        run = Run(stage, params, place)
+        last = params.steps if until is None else min(until, params.steps)
+        if run.step < last:
+            params.out.mkdir(parents=True, exist_ok=True)
+            with (
+                open(params.out / "metrics.jsonl" if place.first else os.devnull, "a") as log,
+                board(params, place.first) as add,
+            ):
+                for row in steps(run, stop, last):
+                    if place.first:
+                        log.write(json.dumps(row) + "\n")
+                        log.flush()
+                        add(row)
+                        report(row)
+    finally:
+        stop.forget()
+    return run.step
+
+
+def steps(run: Run, stop: Stop, last: int) -> Iterator[dict[str, Any]]:
+    """Step after step, with checkpoints and sheets on the way: the row of each."""
+    params = run.params
+    judged_by = held_out(run.stage, params, run.place.device)
     began, first = time.monotonic(), run.step
-    with (params.out / "metrics.jsonl").open("a") as log:
-        for arrays in batches(stage, params, run.step):
-            row: dict[str, Any] = {"step": run.step + 1, **run.train_step(arrays)}
-            row["seconds"] = time.monotonic() - began
-            row["left"] = row["seconds"] / (run.step - first) * (params.steps - run.step)
-            last = stop or run.step == params.steps
-            if last or run.step % params.save_every == 0:
-                row["valid"] = stage.validate(run.ema, held_out)
-                run.save()
-            if not math.isfinite(row["loss"]):
-                row["skipped"] = True
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            report(row)
-            if stop:
-                break
-    signal.signal(signal.SIGTERM, before)
-    return params.out
+    for parts in batches(run.stage, params, run.place, run.step, last):
+        row: dict[str, Any] = {"step": run.step + 1, **run.train_step(parts)}
+        row["rate"] = rate_at(run.step - 1, params)
+        row["seconds"] = time.monotonic() - began
+        row["left"] = row["seconds"] / (run.step - first) * (params.steps - run.step)
+        ends = bool(stop) or run.step == last
+        if ends or run.step % params.save_every == 0:
+            row["valid"], more = run.judge(judged_by)
+            run.save(row["valid"], more)
+        if params.sheet_every and (run.step % params.sheet_every == 0 or run.step == params.steps):
+            run.draw(judged_by)
+        if not math.isfinite(row["norm"]):
+            row["skipped"] = True
+        yield row
+        if ends:
+            return

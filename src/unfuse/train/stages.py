@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from unfuse.errors import UnfuseError
-from unfuse.train import flow, slots, vae
-from unfuse.train.loop import Stage
+from unfuse.train import finetune, flow, slots, vae
+from unfuse.train.stage import Stage
 
-STAGES = {
-    "vae": Stage("vae", vae.model, vae.batch, vae.loss, vae.validate),
-    "layers": Stage("layers", flow.model, slots.batch, flow.loss, flow.validate, flow.begin),
-    "slots": Stage("slots", slots.model, slots.batch, slots.loss, slots.validate),
-}
+STAGES = {stage.name: stage for stage in (vae.STAGE, *flow.STAGES, finetune.STAGE, slots.STAGE)}
 
 
 def stage(name: str) -> Stage:
