@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, cli_serve, cli_train, engines
+from unfuse import __version__, cli_corpus, cli_serve, cli_train, engines
 from unfuse.errors import FormatError, UnfuseError, require
 from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, read, standard_input, tell, write
 
@@ -27,8 +27,7 @@ from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, 
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-corpus = typer.Typer(help="What training pictures are made of.")
-app.add_typer(corpus, name="corpus")
+app.add_typer(cli_corpus.corpus, name="corpus")
 app.add_typer(cli_train.train, name="train")
 cli_serve.register(app)
 
@@ -50,7 +49,6 @@ StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same layers on the same machine.")]
 LimitOption = Annotated[float, typer.Option("--limit-megapixels", help="Refuse larger pictures before decoding them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-OnlyOption = Annotated[list[str], typer.Option("--only", help="Only this package; may be given several times.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -145,11 +143,15 @@ def flatten(
     as_json: JsonOption = False,
 ) -> None:
     """Put a stack together: one flat picture, such as a .png, .jpg or .webp."""
+    from unfuse import composite
+    from unfuse.layers import Box, Layer
+
     targets = aims(outs, suffix, as_json)
-    if layered := [target for target in targets if target.format.name != "picture"]:
+    if layered := [target for target in targets if target.format.name not in ("picture", "TIFF")]:
         raise FormatError(f"{layered[0]}: a flat picture is a .png, .jpg or .webp; 'unfuse convert' keeps the layers")
     whole = read(stack, limit_megapixels)
-    whole = write(whole, targets)
+    flat = Layer("Flat", "background", Box(0, 0, *whole.size), composite.flatten(whole))
+    write(whole.replace(layers=(flat,)), targets)
     tell(whole, targets, as_json, stack)
 
 
@@ -265,20 +267,6 @@ def list_engines(as_json: JsonOption = False) -> None:
         state = row.get("cure") or f"ready: up to {row['max_layers']} layers, default steps {row['default_steps']}"
         out.print(f"[bold]{row['name']:<10}[/bold]{escape(row['about'])}", soft_wrap=True)
         out.print(f"{'':<10}{escape(state)}", style="dim", soft_wrap=True)
-
-
-@corpus.command()
-def build(
-    pack: Annotated[Path, typer.Argument(metavar="PACK", help="The folder to make, or to go on with.")],
-    only: OnlyOption = [],  # noqa: B006  typer makes a new one each time
-) -> None:
-    """Fetch the parts that training pictures are composed of: pinned packages, each with its licence."""
-    for module in ("resvg_py", "fontTools", "OpenEXR"):
-        require(module, "corpus", "the corpus")
-    from unfuse.corpus import parts
-
-    parts.build(pack, only=only, tell=lambda line: err.print(escape(line), soft_wrap=True))
-    print(pack)
 
 
 @app.command()

@@ -213,10 +213,14 @@ class Records:
     def data(self, number: int) -> bytes:
         """The bytes of a record, which `unpack` reads."""
         row = self.rows[number]
-        with (self.root / self.shards[row.shard]["file"]).open("rb") as file:
+        with self.file(number).open("rb") as file:
             file.seek(row.at)
             data: bytes = file.read(row.bytes)
         return data
+
+    def file(self, number: int) -> Path:
+        """The shard that a record lies in."""
+        return self.root / str(self.shards[self.rows[number].shard]["file"])
 
     def order(self, seed: int, epoch: int = 0) -> NDArray[np.int64]:
         """Numbers of all records: shards shuffled, then the records in each, so that reading stays local."""
