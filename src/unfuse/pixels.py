@@ -46,8 +46,8 @@ SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix: Pillow's form
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
     ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tif": ("TIFF", {}),  # by our own `tiff`
+    ".tiff": ("TIFF", {}),
     ".bmp": ("BMP", {}),
 }
 DPI = 72.0  # of a picture that does not say
@@ -435,9 +435,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def _encode(pixels: Levels, icc: bytes | None, dpi: float, suffix: str) -> bytes:
     format_, options = SAVE_OPTIONS[suffix]
     opaque = bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
-    if pixels.dtype == np.uint16 and format_ in ("PNG", "TIFF"):
-        encode = _png16 if format_ == "PNG" else _tiff16
-        return encode(pixels[..., :3] if opaque else pixels, icc, dpi)
+    if format_ == "TIFF":
+        return tiff(pixels, icc, dpi)
+    if pixels.dtype == np.uint16 and format_ == "PNG":
+        return _png16(pixels[..., :3] if opaque else pixels, icc, dpi)
     if format_ in ("JPEG", "BMP") and not opaque:
         x = to_float(pixels)
         x[..., :3] = x[..., :3] * x[..., 3:] + (1 - x[..., 3:])
@@ -472,21 +473,26 @@ def _png16(pixels: NDArray[Any], icc: bytes | None, dpi: float) -> bytes:
     return file.getvalue()
 
 
-def _tiff16(pixels: NDArray[Any], icc: bytes | None, dpi: float) -> bytes:
-    """`h w 3|4` uint16 as TIFF 6.0: one deflated strip of little-endian pixels, alpha unassociated."""
+def tiff(pixels: Levels, icc: bytes | None, dpi: float, private: dict[int, bytes | str] | None = None) -> bytes:
+    """`h w 4` uint8 or uint16 as TIFF 6.0: one deflated strip of big-endian pixels, alpha unassociated, left out where
+    all is opaque. `private` are further tags, bytes or ASCII by number.
+    """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    height, width, channels = pixels.shape
-    strip = zlib.compress(pixels.astype("<u2").tobytes(), 4)
-    tags = ImageFileDirectory_v2()
-    tags[256], tags[257], tags[277], tags[258] = width, height, channels, (16,) * channels
+    opaque = bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
+    shown: NDArray[Any] = pixels[..., :3] if opaque else pixels
+    height, width, channels = shown.shape
+    strip = zlib.compress(shown.astype(shown.dtype.newbyteorder(">")).tobytes(), 4)
+    tags = ImageFileDirectory_v2(ifh=b"MM\0\x2a\0\0\0\0")
+    tags[256], tags[257], tags[277], tags[258] = width, height, channels, (8 * pixels.itemsize,) * channels
     tags[259], tags[262], tags[284] = 8, 2, 1  # deflate, RGB, interleaved
     tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow counts the strip from behind the directory
     tags[282], tags[283], tags[296] = dpi, dpi, 2  # inches
     if channels == 4:
         tags[338] = 2
-    if icc:
-        tags[34675] = icc
+    for number, value in ((private or {}) | ({34675: icc} if icc else {})).items():
+        tags.tagtype[number] = 2 if isinstance(value, str) else 7
+        tags[number] = value
     file = BytesIO()
     tags.save(file)
     return file.getvalue() + strip

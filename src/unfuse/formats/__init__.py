@@ -56,6 +56,8 @@ SVG_KEEPS = "groups, opacity, blend modes, visible, locked, profile, 8 bits; tex
 HTML_KEEPS = "groups, opacity, blend modes, visible, profile, 8 bits"
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
+TIFF = (".tif", ".tiff")
+
 FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
 FORMATS: tuple[Format, ...] = (
     FOLDER,
@@ -65,7 +67,14 @@ FORMATS: tuple[Format, ...] = (
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("HTML", (".html",), "html", False, HTML_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
-    Format("picture", tuple(SAVE_OPTIONS), "flat", False, "the whole, flat, with profile and resolution"),
+    Format("TIFF", TIFF, "tiff", True, PSD_KEEPS),
+    Format(
+        "picture",
+        tuple(suffix for suffix in SAVE_OPTIONS if suffix not in TIFF),
+        "flat",
+        False,
+        "the whole, flat, with profile and resolution",
+    ),
 )
 
 

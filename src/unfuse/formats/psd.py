@@ -65,11 +65,11 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
         depth=stack.depth,
         color_mode=ColorMode.RGB,
     )
-    records = _records(stack.layers, version)
+    layer_records = records(stack.layers, version)
     PSD(
         header=header,
         image_resources=_resources(stack),
-        layer_and_mask_information=_layers(records, stack.depth, transparent),
+        layer_and_mask_information=_layers(layer_records, stack.depth, transparent),
         image_data=_merged(merged, header),
     ).write(file)
     return ()
@@ -104,39 +104,42 @@ def _merged(merged: Pixels, header: FileHeader) -> ImageData:
     return data
 
 
-def _layers(records: list[Record], depth: int, transparent: bool) -> LayerAndMaskInformation:
+def layer_info(kind: type[LayerInfo], records: list[Record], transparent: bool) -> LayerInfo:
+    """The section that has the records and, behind them, their planes."""
     rows: Any = [record for record, _ in records]
     planes: Any = [channels for _, channels in records]
-    info = (LayerInfo if depth == 8 else LayerInfoBlock)(
+    return kind(
         # Below 0 says that the fourth channel of the merged preview is the transparency of the whole.
         layer_count=-len(records) if transparent else len(records),
         layer_records=LayerRecords(rows),
         channel_image_data=ChannelImageData(planes),
     )
+
+
+def _layers(records: list[Record], depth: int, transparent: bool) -> LayerAndMaskInformation:
+    info = layer_info(LayerInfo if depth == 8 else LayerInfoBlock, records, transparent)
     if depth == 8:
         return LayerAndMaskInformation(info, GlobalLayerMaskInfo(), TaggedBlocks())
     blocks = {Tag.SAVING_MERGED_TRANSPARENCY16: b""} if transparent else {}
     return LayerAndMaskInformation(LayerInfo(), GlobalLayerMaskInfo(), _blocks({Tag.LAYER_16: info, **blocks}))
 
 
-def _records(layers: Iterable[Layer], version: int) -> list[Record]:
+def records(layers: Iterable[Layer], version: int) -> list[Record]:
     """The records bottom to top; a group is a divider, what is in it, and then the group's own record."""
-    records: list[Record] = []
+    made: list[Record] = []
     for layer in layers:
         if layer.pixels is None:
             end = LayerRecord(
                 name="</Layer group>", tagged_blocks=_blocks(_divider(SectionDivider.BOUNDING_SECTION_DIVIDER))
             )
-            records += [_with_channels(end, EMPTY), *_records(layer.layers, version)]
+            made += [_with_channels(end, EMPTY), *records(layer.layers, version)]
             record = _record(layer, _divider(SectionDivider.OPEN_FOLDER, MODES[layer.blend_mode]))
-            records.append(_with_channels(record, EMPTY))
+            made.append(_with_channels(record, EMPTY))
         else:
             record = _record(layer, {})
             record.left, record.top, record.right, record.bottom = layer.box
-            records.append(
-                _with_channels(record, [_channel(layer.pixels[..., index], version) for index in (3, 0, 1, 2)])
-            )
-    return records
+            made.append(_with_channels(record, [_channel(layer.pixels[..., index], version) for index in (3, 0, 1, 2)]))
+    return made
 
 
 def _record(layer: Layer, blocks: dict[Tag, bytes]) -> LayerRecord:

@@ -79,7 +79,7 @@ def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PSDDecompressionWarning)  # a broken channel would become black
             psd = PSD.read(file)
-            return _Reader(header, tuple(_records(psd)), what, max_pixels).stack(psd)
+            return Reader(header, tuple(_records(psd)), what, max_pixels).stack(psd)
     except FormatError:
         raise
     except Exception as error:  # psd-tools fails in its own way at each place where a file may be broken
@@ -96,20 +96,25 @@ class _Siblings:
 
 
 @dataclass
-class _Reader:
+class Reader:
     header: FileHeader
     records: tuple[Record, ...]
     what: str
     max_pixels: int
     notes: list[str] = field(default_factory=list)
 
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the records."""
+        self.check_sizes()
+        return with_background(tuple(self.tree()), self.canvas)
+
     def stack(self, psd: PSD) -> LayerStack:
         self.check_sizes()
-        layers = self.tree() if self.records else [self.merged(psd)]
+        layers = self.layers() if self.records else (self.merged(psd),)
         resolution = psd.image_resources.get_data(Resource.RESOLUTION_INFO)
         return LayerStack(
             size=self.canvas.size,
-            layers=with_background(tuple(layers), self.canvas),
+            layers=layers,
             depth=16 if self.header.depth == 16 else 8,
             icc=psd.image_resources.get_data(Resource.ICC_PROFILE),
             dpi=(resolution.horizontal / 65536 if resolution else 0) or 72.0,
