@@ -77,7 +77,8 @@ class Running:
             command = ["bash", "-c", f'{before}; exec "$@"', "bash", *command]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         self.log = (data.parent / f"{data.name}.log").open("a+b")
-        self.token = token
+        self.token, self.before = token, 0
+        self.before = len(self.said())  # of servers before it in the same folder
         self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, env=environment)
         until = time.monotonic() + 60
         while b"unfuse at http://" not in (said := self.said()):
@@ -87,8 +88,8 @@ class Running:
         self.port = int(said.rpartition(b"unfuse at http://")[2].split(b"/")[0].rpartition(b":")[2])
 
     def said(self) -> bytes:
-        """All that it logged, and servers before it in the same folder."""
-        return Path(self.log.name).read_bytes()
+        """All that it logged."""
+        return Path(self.log.name).read_bytes()[self.before :]
 
     def ask(self, method: str, path: str, body: Any = None, file: Any = None, **headers: str) -> Answer:
         """One request. `body` is sent as JSON, or as bytes; `file` makes a form: (field, name, bytes, fields)."""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from unfuse import __version__
 from unfuse.errors import UnfuseError
 from unfuse.server import api_jobs, api_stacks, api_tool
-from unfuse.server.child import FULL, ChildDied
+from unfuse.server.child import FULL, NO_ROOM, ChildDied
 from unfuse.server.core import Server
 from unfuse.server.jobs import Conflict, QueueFull
 from unfuse.server.observe import Watch
@@ -36,6 +36,20 @@ STATUS: dict[type[Exception], int] = {
     DiskFull: 507,
     ChildDied: 503,
 }
+WRONG: dict[int | str, str] = {
+    400: "Not a request that can be read.",
+    401: "No token, or a wrong one.",
+    403: "From another site, or more than a token may have.",
+    404: "Not there, for you.",
+    408: "The upload took too long.",
+    409: "Made for another state of things.",
+    413: "More bytes than are taken.",
+    421: "For another host.",
+    422: "Wrong values; the message says which are allowed.",
+    429: "Too much at once: see Retry-After.",
+    503: "A process died: try again.",
+    507: "The disk is full.",
+}
 RETRY_SECONDS = "5"
 OWN_FAULTS = ("ServerFault", "OSError")
 
@@ -52,7 +66,7 @@ def make(options: Options, port: int) -> Any:
         docs_url=None,
         redoc_url=None,
         lifespan=server.life,
-        responses={code: {"model": Error, "description": "What is wrong"} for code in (400, 401, 403, 413, 422, 429)},
+        responses={code: {"model": Error, "description": about} for code, about in WRONG.items()},
         separate_input_output_schemas=False,
     )
     app.state.server = server
@@ -96,10 +110,8 @@ async def wrong(request: Request, error: Any) -> JSONResponse:
     """An error of ours. No path of this disk is told."""
     message = str(error).replace(str(request.app.state.server.options.data), "the server")
     if isinstance(error, Refused):
-        if error.errno in FULL:
-            return told(
-                507, "DiskFull", "the server's disk is full: nothing was changed; delete stacks, or give it room"
-            )
+        if error.kind == "DiskFull":
+            return told(507, error.kind, message)
         if error.kind in OWN_FAULTS:
             log.error(message, extra={"fields": {"request": request.scope.get("request_id")}})
             return told(500, error.kind, "the server could not do this; its log says more")
@@ -111,7 +123,7 @@ async def wrong(request: Request, error: Any) -> JSONResponse:
 async def wrong_disk(request: Request, error: Any) -> JSONResponse:
     """A file that cannot be written."""
     if error.errno in FULL:
-        return told(507, "DiskFull", "the server's disk is full: nothing was changed; delete stacks, or give it room")
+        return told(507, "DiskFull", NO_ROOM)
     return await fault(request, error)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from unfuse.errors import UnfuseError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # there is no room on the disk, or for a file
+NO_ROOM = "the server's disk is full: nothing was changed; delete stacks, or give it room"
 Message = dict[str, Any]
 Main = Callable[..., None]
 SPAWN = multiprocessing.get_context("spawn")
@@ -118,12 +119,12 @@ def complaint(error: BaseException) -> Message:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in FULL:
-            return {"error": {"type": "OSError", "message": "the disk is full", "errno": cause.errno}}
+            return {"error": {"type": "DiskFull", "message": NO_ROOM}}
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, MemoryError):
         return {"error": {"type": "MemoryError", "message": "this needs more memory than there is for it: use less"}}
     if isinstance(error, OSError):
-        return {"error": {"type": "OSError", "message": error.strerror or type(error).__name__, "errno": error.errno}}
+        return {"error": {"type": "OSError", "message": error.strerror or type(error).__name__}}
     if isinstance(error, UnfuseError):
         return {"error": {"type": type(error).__name__, "message": str(error)}}
     return {"error": {"type": "ServerFault", "message": f"a mistake in unfuse: {type(error).__name__}: {error}"}}

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from unfuse.errors import UnfuseError
 from unfuse.server import shelf
-from unfuse.server.child import ChildDied, Message
+from unfuse.server.child import ChildDied, Message, complaint
 from unfuse.server.options import Options
 from unfuse.server.store import DONE, NotFound, Store
 from unfuse.server.worker import PREVIEW
@@ -277,7 +277,7 @@ class Jobs:
             except UnfuseError as error:
                 self.end(job, "failed", error={"type": type(error).__name__, "message": str(error)})
             except OSError as error:
-                self.end(job, "failed", error={"type": "DiskFull", "message": error.strerror or str(error)})
+                self.end(job, "failed", error=complaint(error)["error"])
             finally:
                 self.running.pop(job.id, None)
 

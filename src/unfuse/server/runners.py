@@ -21,9 +21,9 @@ MOST_WAITING = 64  # requests for a bench
 class Refused(UnfuseError):
     """What a process of ours says is wrong with what it was given; `kind` is the error's own name."""
 
-    def __init__(self, kind: str, message: str, errno: int | None = None) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
-        self.kind, self.errno = kind, errno
+        self.kind = kind
 
 
 class Busy(UnfuseError):
@@ -203,5 +203,5 @@ class Decoders:
 def checked(answer: Message) -> Message:
     """The answer, or the error that it says."""
     if "error" in answer:
-        raise Refused(answer["error"]["type"], answer["error"]["message"], answer["error"].get("errno"))
+        raise Refused(answer["error"]["type"], answer["error"]["message"])
     return answer

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from unfuse.errors import UnfuseError
 from unfuse.server import shelf
+from unfuse.server.child import NO_ROOM
 from unfuse.server.options import ServerError
 
 SCHEMA = """
@@ -271,9 +272,7 @@ class Store:
             return self.db.execute(query, values).rowcount
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "disk I/O" in str(error):
-                raise DiskFull(
-                    "the server's disk is full: nothing was changed; delete stacks, or give it room"
-                ) from error
+                raise DiskFull(NO_ROOM) from error
             raise
 
     def close(self) -> None:
