@@ -113,11 +113,14 @@ export function finishNudge(): void {
   live.value = null
 }
 
+let asked: HTMLInputElement // kept, or it may be collected before a file is chosen
+
 /** Ask for a file. */
 export function choose(accept: string, then: (file: File) => void): void {
   const input = Object.assign(document.createElement('input'), { type: 'file', accept })
   input.onchange = () => input.files?.[0] && then(input.files[0])
-  input.click()
+  asked = input
+  asked.click()
 }
 
 export async function replacePicture(file: File): Promise<void> {

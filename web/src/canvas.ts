@@ -6,7 +6,7 @@ import { Handles, REACH, boxOf, finish, frameNow, peek, view } from './handles'
 import { arrived } from './proxies'
 import { Scene, pick } from './scene'
 import { linesOf, snap, type Lines } from './snap'
-import { covered, live, mode, notify, only, patches, selected, selection, solo, stack } from './state'
+import { busy, covered, live, mode, notify, only, patches, selected, selection, solo, stack } from './state'
 
 const [SMALLEST, LARGEST] = [0.02, 32]
 
@@ -66,7 +66,11 @@ export class Board {
   }
 
   step = (factor: number): void => this.zoom(view.value.scale * factor)
-  actual = (): void => this.zoom(1 / devicePixelRatio)
+  /** Pixel on pixel. */
+  actual = (): void => {
+    this.zoom(1 / devicePixelRatio)
+    view.value = { ...view.value, x: Math.round(view.value.x), y: Math.round(view.value.y) }
+  }
 
   private pan(x: number, y: number): void {
     view.value = { ...view.value, x: view.value.x + x, y: view.value.y + y }
@@ -256,7 +260,8 @@ export class Board {
       effect(() => {
         const now = stack.value
         const what = peek.value ?? mode.value
-        void this.compare(now && what !== 'edit' ? wholeUrl(now, what) : '')
+        const url = now && what !== 'edit' ? wholeUrl(now, what) : ''
+        untracked(() => void this.compare(url))
       }),
     )
   }
@@ -269,6 +274,7 @@ export class Board {
     else {
       const image = new Image()
       image.src = url
+      busy.value++
       try {
         await image.decode()
       } catch {
@@ -277,6 +283,8 @@ export class Board {
           mode.value = 'edit'
         }
         return
+      } finally {
+        busy.value--
       }
       if (this.wanted !== url) return
       this.picture = image

@@ -153,7 +153,7 @@ export class Handles {
     const locked = layers.some((layer) => layer.locked)
     this.handles.setAttrs({
       borderStroke: accent, anchorStroke: accent, anchorFill: '#fff', resizeEnabled: !locked, rotateEnabled: !locked,
-      borderDash: locked ? [4, 3] : [], anchorSize: matchMedia('(pointer: coarse)').matches ? 16 : 9,
+      borderDash: locked ? [4, 3] : [], anchorSize: matchMedia('(pointer: coarse)').matches ? 13 : 9,
     })
     const shows = layers.length > 0 && (peek.value ?? mode.value) === 'edit'
     this.handles.nodes(shows ? [this.rect] : [])

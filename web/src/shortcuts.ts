@@ -41,6 +41,7 @@ export const SHORTCUTS: [string, [string, string][]][] = [
 ]
 
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+const MODIFIERS = new Set(['Shift', 'Control', 'Alt', 'Meta'])
 const typing = (target: EventTarget | null) => target instanceof Element && target.closest('input, textarea, select, dialog, [role=menu]') !== null
 
 function plainKey(event: KeyboardEvent, board: Board): boolean {
@@ -92,7 +93,7 @@ export function listen(board: Board): () => void {
   const down = (event: KeyboardEvent) => {
     if (event.defaultPrevented || typing(event.target)) return
     const command = event.ctrlKey || event.metaKey
-    if (!(event.key in ARROWS)) act.finishNudge()
+    if (!(event.key in ARROWS) && !MODIFIERS.has(event.key)) act.finishNudge()
     if (command ? commandKey(event) : plainKey(event, board)) event.preventDefault()
   }
   const up = (event: KeyboardEvent) => {

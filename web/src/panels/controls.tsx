@@ -38,6 +38,8 @@ export function Slider({ label, value, min, max, step = 1, unit = '', disabled =
   const [held, hold] = useState<number | null>(null)
   const now = held ?? value
   const clamp = (text: string) => Math.min(max, Math.max(min, Number(text) || 0))
+  const middle = Math.max(0, min) // where nothing is changed
+  const share = (at: number) => `${(100 * (at - min)) / (max - min)}%`
   const done = (next: number) => {
     hold(null)
     if (next !== value) onChange(next)
@@ -48,7 +50,7 @@ export function Slider({ label, value, min, max, step = 1, unit = '', disabled =
       <label>
         <span>{label}</span>
         <input type="range" min={min} max={max} step={step} value={now} disabled={disabled}
-          style={{ '--share': `${(100 * (now - min)) / (max - min)}%` }}
+          style={{ '--low': share(Math.min(now, middle)), '--high': share(Math.max(now, middle)) }}
           onInput={(event) => {
             const next = clamp(event.currentTarget.value)
             hold(next)

@@ -88,7 +88,7 @@ function Variants() {
           <span>Table (CSV)</span>
           <textarea class="code" rows={8} spellcheck={false} value={table} onInput={(event) => setTable(event.currentTarget.value)} />
         </label>
-        <p class="hint">Layers: {layers.map((each) => each.name).join(', ')}</p>
+        <p class="hint">Layers: {layers.map((each) => each.name).join('; ')}</p>
         <div class="buttons">
           <button type="button" onClick={() => choose('.csv,text/csv', (file) => void file.text().then(setTable))}><Icon name="import" />Open a CSV file…</button>
           <span class="gap" />

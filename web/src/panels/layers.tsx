@@ -1,6 +1,6 @@
 /** The layers, top one first: choose, show, lock, rename, order by dragging or by Alt and the arrow keys. */
 import { signal } from '@preact/signals'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks'
 import type { Layer } from '../api'
 import { drop, finishNudge, rename, removeSelected, step, toggle } from '../actions'
 import { Icon } from '../icons'
@@ -22,7 +22,10 @@ function Thumbnail({ layer }: { layer: Layer }) {
 
 function Rename({ layer }: { layer: Layer }) {
   const input = useRef<HTMLInputElement>(null)
-  useEffect(() => input.current?.select(), [])
+  useLayoutEffect(() => {
+    input.current?.focus()
+    input.current?.select()
+  }, [])
   const end = (name: string | null) => {
     renaming.value = null
     if (name?.trim() && name.trim() !== layer.name) void rename(layer, name.trim())

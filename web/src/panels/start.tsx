@@ -4,8 +4,8 @@ import { useEffect, useState } from 'preact/hooks'
 import * as api from '../api'
 import { choose } from '../actions'
 import { Icon, Logo } from '../icons'
-import { go } from '../route'
-import { capabilities, complain } from '../state'
+import { go, route } from '../route'
+import { capabilities, complain, notify } from '../state'
 import { ThemeButton } from './topbar'
 import { NumberField } from './controls'
 
@@ -36,11 +36,14 @@ const WHY: Record<string, string> = {
   10: 'Very busy. Parts may become small; you can also split a single layer later.',
 }
 
-/** Take a picture to the form, or open a project; what was there stays if the file is wrong. */
+const SEEN = ['png', 'jpg', 'jpeg', 'webp', 'gif', 'bmp', 'avif'] // what a browser can show
+
+/** Take a picture to the form, or open a project; with a wrong file, all stays as it was. */
 export async function take(file: File): Promise<void> {
   problem.value = ''
   const suffix = file.name.toLowerCase().split('.').pop()!
-  if ((capabilities.value?.formats.read ?? ['zip', 'psd']).includes(suffix)) {
+  const { formats, pictures } = capabilities.value ?? { formats: { read: ['zip', 'psd'] }, pictures: SEEN }
+  if (formats.read.includes(suffix)) {
     try {
       go(`stack/${(await api.open(file)).id}`)
     } catch (error) {
@@ -48,23 +51,23 @@ export async function take(file: File): Promise<void> {
     }
     return
   }
-  const url = URL.createObjectURL(file)
-  try {
-    const image = new Image()
-    image.src = url
-    await image.decode()
-    if (draft.value.url) URL.revokeObjectURL(draft.value.url)
-    set({ file, url })
-  } catch {
-    // The browser cannot show it; the server may still read it (TIFF, for one), and says what is wrong if not.
-    set({ file, url: '' })
+  const image = new Image()
+  image.src = URL.createObjectURL(file)
+  const seen = await image.decode().then(() => true, () => false)
+  if (!seen && (SEEN.includes(suffix) || !pictures.includes(suffix))) {
+    URL.revokeObjectURL(image.src)
+    const why = SEEN.includes(suffix) ? 'it is broken, or no picture at all' : `pictures are ${pictures.join(', ')}; projects are ${formats.read.join(', ')}`
+    return refuse(file, new Error(`this file cannot be read: ${why}.`))
   }
+  if (draft.value.url) URL.revokeObjectURL(draft.value.url)
+  set({ file, url: seen ? image.src : '' }) // a TIFF is read by the server only
   go('')
 }
 
 function refuse(file: File, error: unknown): void {
-  problem.value = `${file.name}: ${error instanceof Error ? error.message : String(error)}`
-  go('')
+  const text = `${file.name}: ${error instanceof Error ? error.message : String(error)}`
+  if (route.value.page === 'start') problem.value = text
+  else notify(text, true)
 }
 
 async function begin(): Promise<void> {
@@ -134,8 +137,9 @@ function Form() {
         <label class="field">
           <span>Engine</span>
           <select value={engine?.name} onChange={(event) => set({ engine: event.currentTarget.value })}>
-            {ready.map((each) => <option key={each.name} value={each.name}>{each.name}: {each.about}</option>)}
+            {ready.map((each) => <option key={each.name} value={each.name}>{each.name}</option>)}
           </select>
+          <small>{engine?.about}</small>
         </label>
       )}
       {takes('prompt') && (
@@ -168,12 +172,13 @@ function Examples() {
       complain(error)
     }
   }
-  const all = capabilities.value?.examples.slice(0, 3) ?? []
+  const all = capabilities.value?.examples.slice(0, 3)
+  if (all?.length === 0) return null
   return (
     <section class="examples" aria-labelledby="examples">
       <h2 id="examples">Or try one of these</h2>
       <ul class="tiles three">
-        {all.map((each) => (
+        {(all ?? []).map((each) => (
           <li key={each.name}>
             <button type="button" class="tile" onClick={() => void pick(each)}>
               <img src={each.thumbnail} alt="" loading="lazy" />

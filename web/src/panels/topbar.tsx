@@ -40,6 +40,17 @@ function Compare() {
 
 const TWINS = new Set(['jpeg', 'tif']) // other spellings of formats that are listed
 
+/** Formats by name: Photoshop's two are one row, and so are all flat pictures. */
+function rows() {
+  const found = new Map<string, { keeps: string; formats: string[] }>()
+  for (const { format, name, keeps } of capabilities.value?.formats.write ?? []) {
+    if (TWINS.has(format)) continue
+    if (!found.has(name)) found.set(name, { keeps, formats: [] })
+    found.get(name)!.formats.push(format)
+  }
+  return [...found]
+}
+
 function ExportMenu() {
   const [open, setOpen] = useState(false)
   const box = useRef<HTMLDivElement>(null)
@@ -57,7 +68,7 @@ function ExportMenu() {
   const keys = (event: KeyboardEvent) => {
     const items = [...box.current!.querySelectorAll<HTMLElement>('[role=menuitem]')]
     const at = items.indexOf(document.activeElement as HTMLElement)
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key]
+    const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: items.length - 1 }[event.key]
     if (event.key === 'Escape') close()
     else if (event.key === 'Tab') setOpen(false)
     else if (to !== undefined) items[(to + items.length) % items.length]?.focus()
@@ -66,19 +77,24 @@ function ExportMenu() {
   }
   return (
     <div class="menu-holder" ref={box}>
-      <button type="button" class="primary" aria-haspopup="menu" aria-expanded={open} onClick={() => setOpen(!open)}>
+      <button type="button" class="primary" aria-label="Export" aria-haspopup="menu" aria-expanded={open} onClick={() => setOpen(!open)}>
         <Icon name="export" /><span>Export</span>
       </button>
       {open && (
         <div class="menu" role="menu" aria-label="Export as" onKeyDown={keys}>
-          {(capabilities.value?.formats.write ?? []).filter(({ format }) => !TWINS.has(format)).map(({ format, name, keeps }) => (
-            <button type="button" role="menuitem" tabIndex={-1} key={format} onClick={() => {
-              close()
-              void exportAs(format)
-            }}>
-              <span class="name">{name[0]!.toUpperCase() + name.slice(1)} <small>.{format}</small></span>
+          {rows().map(([name, { keeps, formats }]) => (
+            <div class="format" key={name}>
+              <span class="name">{name[0]!.toUpperCase() + name.slice(1)}</span>
+              <span class="kinds">
+                {formats.map((format) => (
+                  <button type="button" role="menuitem" tabIndex={-1} key={format} aria-label={`${name} .${format}`} onClick={() => {
+                    close()
+                    void exportAs(format)
+                  }}>.{format}</button>
+                ))}
+              </span>
               <span class="note">{keeps}</span>
-            </button>
+            </div>
           ))}
         </div>
       )}
@@ -94,7 +110,7 @@ export function TopBar() {
       <a class="home" href="#/" aria-label="unfuse: to the start" title="To the start. Everything is saved." onClick={() => go('')}><Logo /></a>
       <h1 class="project" title={now.name}>{now.name}</h1>
       <span class="saved" role="status">
-        {running ? `${running.kind === 'split' ? 'Splitting' : 'Making variants'}${running.total ? `: ${running.step} of ${running.total}` : '…'}` : busy.value ? 'Saving…' : 'Saved'}
+        {running ? `${running.kind === 'split' ? 'Splitting' : 'Making variants'}${running.total ? `: ${running.step} of ${running.total}` : '…'}` : busy.value ? 'Working…' : 'Saved'}
       </span>
       <div class="buttons">
         <IconButton icon="undo" label="Undo" keys="Ctrl Z" disabled={!canUndo.value} onClick={() => void undo()} />
