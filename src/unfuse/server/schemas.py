@@ -89,8 +89,8 @@ class Stack(BaseModel):
     dpi: float = Field(examples=[72.0])
     layers: list[dict[str, Any]] = Field(
         description="Each as in a project's manifest, with `frame` (its exact bounds), `hash` (of its pixels) and "
-        "`url` (its picture); a group has `layers` instead of a hash. An edited layer has `transform`, `looks` and "
-        "`effects`.",
+        "`url` (its picture); a group has `layers` instead of a hash. An edited layer has `source` "
+        "(the box of its untouched pixels), `transform`, `looks` and `effects`.",
         examples=[[]],
     )
     notes: list[str] = Field(examples=[[]])

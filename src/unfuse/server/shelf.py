@@ -129,7 +129,8 @@ def entry(layer: Layer) -> dict[str, Any]:
         return told | {"layers": [entry(inner) for inner in layer.layers]}
     made = layer.original
     if made is not None:
-        told |= {"transform": list(made.transform), "looks": list(made.looks), "effects": list(made.effects)}
+        told |= {"source": list(made.box), "transform": list(made.transform)}
+        told |= {"looks": list(made.looks), "effects": list(made.effects)}
     return told | {"hash": digest(layer.pixels)[:SHORT]}
 
 
