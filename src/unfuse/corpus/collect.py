@@ -209,10 +209,11 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 # --- where the work is done ------------------------------------------------------------------------------------------
 
+Work = Callable[[Source], dict[str, Any]]  # a `Job`
 Run = Callable[[Sequence[Source]], Iterator[dict[str, Any]]]
 
 
-def _here(job: Job, workers: int) -> Run:
+def _here(job: Work, workers: int) -> Run:
     """In worker processes. A worker that dies takes nothing with it but the file that killed it."""
 
     def run(sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
@@ -242,7 +243,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
 
 
-def _alone(job: Job, source: Source) -> dict[str, Any]:
+def _alone(job: Work, source: Source) -> dict[str, Any]:
     """The row of a file that may have killed its worker, in a process of its own."""
     with _pool(1) as pool:
         try:
