@@ -23,6 +23,7 @@ PUBLISHED = Sizes(  # bfloat16, from the published shapes
     text=int(16.6 * GB),
     vae=int(0.09 * GB),
     blocks=int(27.2 * GB),
+    blocks_int8=int(13.6 * GB),
     modulation=int(13.6 * GB),
     outside=int(0.1 * GB),
     depth=60,
@@ -57,13 +58,14 @@ def test_a_broken_header_is_named(tmp_path: Path) -> None:
         (141, 200, "whole", "cuda"),
         (48, 200, "swapped", "cuda"),
         (32, 64, "precomputed", "cuda"),
-        (24, 64, "streamed", "cuda"),
+        (24, 64, "int8", "cuda"),
+        (16, 64, "streamed", "cuda"),
         (12, 64, "streamed", "cuda"),
         (12, 20, "disk", "cuda"),
         (1, 64, "whole", "cpu"),
         (1, 50, "swapped", "cpu"),
         (1, 32, "precomputed", "cpu"),
-        (1, 20, "disk", "cpu"),
+        (1, 20, "int8", "cpu"),
     ],
 )
 def test_the_first_plan_that_fits_is_chosen(gpu: float, ram: float, name: str, device: str) -> None:
@@ -80,7 +82,7 @@ def test_nothing_fits_or_a_name_is_given() -> None:
     with pytest.raises(EngineError, match=r"no plan fits into 0\.0 GB of GPU memory and 2\.0 GB of RAM"):
         planning.choose(plans, found)
     assert planning.choose(plans, found, "disk").name == "disk"
-    with pytest.raises(EngineError, match="plan 'streamed' is unknown here: one of whole, swapped, precomputed, disk"):
+    with pytest.raises(EngineError, match="'streamed' is unknown here: one of whole, swapped, precomputed, int8, disk"):
         planning.choose(plans, found, "streamed")
     assert tuple(planning.ABOUT) == PLANS
 
@@ -97,7 +99,7 @@ def test_the_table_marks_the_chosen_one() -> None:
     plans = planning.plans(PUBLISHED, WORK, "cuda", found)
     lines = planning.table(PUBLISHED, WORK, plans, found, planning.choose(plans, found), CHECKPOINT)
     assert lines[0].startswith("needs: text encoder 16.6 GB, transformer 40.9 GB (modulation 13.6)")
-    assert [line[:10] for line in lines if line.startswith(">")] == ["> streamed"]
+    assert [line[:10] for line in lines if line.startswith(">")] == ["> int8    "]
     assert len(lines) == 2 + len(plans)
 
 

@@ -187,7 +187,7 @@ def test_out_of_memory_falls_to_the_next_plan_and_at_last_says_so() -> None:
     import torch
 
     told: list[str] = []
-    planned = Qwen(CHECKPOINT, area=64 * 48, device="cpu", plan="precomputed", say=told.append)
+    planned = Qwen(CHECKPOINT, area=64 * 48, device="cpu", plan="int8", say=told.append)
     errors: list[Exception] = [torch.OutOfMemoryError("no room for 9 GB")]
 
     def full(step: Step) -> None:
@@ -195,7 +195,7 @@ def test_out_of_memory_falls_to_the_next_plan_and_at_last_says_so() -> None:
             raise errors.pop()
 
     (answer,) = run(planned, on_step=full)
-    assert "out of memory under the plan 'precomputed' on cpu (no room for 9 GB): going on with the next" in told
+    assert "out of memory under the plan 'int8' on cpu (no room for 9 GB): going on with the next" in told
     assert "plan: disk, on cpu" in answer.notes
     errors.append(MemoryError())
     with pytest.raises(EngineError, match="under the last plan too: take a smaller area"):

@@ -1,9 +1,9 @@
 """The embedded engine: SlotNet by onnxruntime, then slots to layers. Runs on any CPU, needs no torch.
 
-The network sees the picture and a hint of what stands out in it (`saliency`). It answers with five slots of fixed meaning (background, decoration, objects behind, objects, text). A user
-asks for a number of layers: slots that show nothing are dropped, a slot that shows several separate things is taken
-apart, and what is too much is merged again, neighbours first (`arrange`). Hidden colour is carried on from where the
-slot is seen (`complete`).
+The network sees the picture and a hint of what stands out in it (`saliency`). It answers with five slots of fixed
+meaning (background, decoration, objects behind, objects, text). A user asks for a number of layers: slots that show
+nothing are dropped, a slot that shows several separate things is taken apart, and what is too much is merged again,
+neighbours first (`arrange`). Hidden colour is carried on from where the slot is seen (`complete`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unfuse.model.text import Language, TextEncoder
 
 PIPELINE = "QwenImageLayeredPipeline"
-PLANS = ("whole", "swapped", "precomputed", "streamed", "disk")  # see `model.plan`
+PLANS = ("whole", "swapped", "precomputed", "int8", "streamed", "disk")  # see `model.plan`
 MOST_STATES = 64  # prompts whose states are remembered
 SIDE = 16  # the VAE's eighth times the patch's half
 AUTO_LAYERS = 4  # the release's default
@@ -63,7 +63,9 @@ class Qwen:
         interval: tuple[float, float] = (0.0, 1.0),
         shift: float | None = None,
         reuse: float = 0.0,
+        transformer: str | Path | None = None,
         loras: Sequence[str | Path | tuple[str | Path, float]] = (),
+        compiled: bool = False,
         language: Language = "en",
         device: str | None = None,
         precision: Literal["float32", "bfloat16"] | None = None,
@@ -76,10 +78,12 @@ class Qwen:
         area: pixels of the bucket; the release knows 640 x 640 and 1024 x 1024. steps: where none are asked for.
         guidance: 1 for none, half the time. normalise: keep every token's length under guidance. interval: the noise
         levels at which there is guidance. shift: of the schedule, for models distilled to few steps; None for the
-        release's own. reuse: the first-block cache's threshold, 0 for none (`model.reuse`). loras: files merged into
-        the weights, or pairs (file, strength). language: of captions. device: as torch names it; the GPU where there is
-        one. precision: bfloat16 on a GPU, else float32. plan: a name in `model.plan.ABOUT`; None for the first that
-        fits. previews: show `on_step` the layers so far. say: is told the plan before weights are loaded.
+        release's own. reuse: the first-block cache's threshold, 0 for none (`model.reuse`). transformer: a file with
+        its weights instead of the folder's (`model.single`). loras: files merged into the weights, or pairs (file,
+        strength). compiled: the blocks by torch.compile, slower at first and faster then. language: of captions.
+        device: as torch names it; the GPU where there is one. precision: bfloat16 on a GPU, else float32. plan: a name
+        in `model.plan.ABOUT`; None for the first that fits. previews: show `on_step` the layers so far. say: is told
+        the plan before weights are loaded.
         """
         torch = require("torch", "qwen", "the engine 'qwen'")
         require("safetensors", "qwen", "the engine 'qwen'")
@@ -87,13 +91,17 @@ class Qwen:
         from unfuse.model.checkpoint import fingerprint
 
         check_options(area, steps, interval, shift, reuse, plan)
-        self.folder = find_folder(folder)
+        self.transformer = None if transformer is None else existing(transformer)
+        self.folder = find_folder(folder, ("vae",) if self.transformer else ("transformer", "vae"))
         self.area, self.default_steps, self.language, self.previews, self.say = area, steps, language, previews, say
         self.guidance, self.normalise, self.negative, self.interval = guidance, normalise, negative, interval
         self.shift, self.reuse, self.loras, self.plan_name = shift, reuse, lora.checked(loras), plan
+        self.compiled = compiled
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = getattr(torch, precision or ("bfloat16" if self.device.startswith("cuda") else "float32"))
-        self.weights_sha256 = lora.fingerprint(fingerprint(self.folder), self.loras)
+        self.weights_sha256 = lora.fingerprint(
+            fingerprint(self.folder, *([self.transformer] if self.transformer else [])), self.loras
+        )
         self.captions: dict[str, str] = {}
         self.states: dict[str, Tensor] = {}  # of prompts, on the CPU
         self.plan: Plan | None = None  # in force since the first picture
@@ -107,7 +115,9 @@ class Qwen:
         plan = self.in_force()
         if not plan.text_stays:
             self.free("text")
-        return Layered(self.folder, plan.device, self.dtype, plan.placement, self.loras)
+        return Layered(
+            self.folder, plan.device, self.dtype, plan.placement, self.loras, self.transformer, self.compiled
+        )
 
     @cached_property
     def text(self) -> TextEncoder:
@@ -300,8 +310,16 @@ class Qwen:
         return self.captions[key]
 
 
-def find_folder(folder: str | Path) -> Path:
-    """The checkpoint's folder, downloaded where a hub name is given, with all that the engine reads first in place."""
+def existing(file: str | Path) -> Path:
+    """A weights file that must be there."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise EngineError(f"transformer {path} is not a file: give a .safetensors or .gguf file, or leave it out")
+    return path
+
+
+def find_folder(folder: str | Path, parts: Sequence[str]) -> Path:
+    """The checkpoint's folder, downloaded where a hub name is given; the weights of `parts` must be there."""
     from unfuse.model import hub
     from unfuse.model.checkpoint import read_json, weight_files
 
@@ -313,7 +331,7 @@ def find_folder(folder: str | Path) -> Path:
     kind = read_json(path / "model_index.json").get("_class_name")
     if kind != PIPELINE:
         raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}")
-    for part in ("transformer", "vae"):
+    for part in parts:
         weight_files(path / part)
     return path
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -160,6 +160,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+class Stored(Protocol):
+    """Tensors on disk by name: `Weights`, or a `single.Single`."""
+
+    path: Path
+    files: dict[str, Any]
+
+    def read(self, name: str) -> Tensor:
+        """One of them."""
+
+
 class Weights:
     """The tensors of a safetensors file, or of a folder with one or with shards, read when asked for.
 
@@ -210,7 +220,7 @@ def one_name(name: str) -> tuple[str, ...]:
 
 def fill(
     model: Model,
-    weights: Weights,
+    weights: Stored,
     *,
     names: Names = one_name,
     take: Take = keep,
@@ -232,7 +242,7 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
 
 
-def check_names(weights: Weights, parameters: Iterable[str], names: Names) -> None:
+def check_names(weights: Stored, parameters: Iterable[str], names: Names) -> None:
     """Raise where tensors are missing or left over."""
     wanted = {stored for name in parameters for stored in names(name)}
     if missing := wanted - weights.files.keys():
@@ -242,7 +252,7 @@ def check_names(weights: Weights, parameters: Iterable[str], names: Names) -> No
 
 
 def gather(
-    weights: Weights,
+    weights: Stored,
     shapes: Mapping[str, tuple[int, ...]],
     *,
     names: Names = one_name,
@@ -310,15 +320,17 @@ def load(
     return fill(model, Weights(path), device=device, dtype=dtype), about
 
 
-def fingerprint(folder: Path) -> str:
-    """A sha256 that tells releases and fine-tunes apart without reading 41 GB: of every weights file under `folder`
-    the name, the size, and 16 pieces of 64 KiB spread evenly. It is no proof that a file is whole.
+def fingerprint(folder: Path, *more: Path) -> str:
+    """A sha256 that tells releases and fine-tunes apart without reading 41 GB: of every weights file under `folder`,
+    and of the files `more`, the name, the size, and 16 pieces of 64 KiB spread evenly. It is no proof that they are
+    whole.
     """
     pieces, length = 16, 2**16
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
+    inside = [(file, file.relative_to(folder).as_posix()) for file in sorted(folder.rglob("*.safetensors"))]
+    for file, name in [*inside, *((file, file.name) for file in more)]:
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder).as_posix()} {size}\n".encode())
+        digest.update(f"{name} {size}\n".encode())
         with file.open("rb") as content:
             for piece in range(pieces):
                 content.seek(max(0, size - length) * piece // (pieces - 1))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor
+from torch import Tensor, distributed
 
 from unfuse.errors import EngineError
 from unfuse.flow import euler, guide, schedule
@@ -42,13 +42,16 @@ class Layered:
         dtype: torch.dtype = torch.float32,
         placement: Placement = "whole",
         loras: Sequence[tuple[Path, float]] = (),
+        file: Path | None = None,
+        compiled: bool = False,
     ) -> None:
+        """file, compiled: as `Transformer` has them."""
         scheduler = checkpoint / "scheduler/scheduler_config.json"
         check(read_json(scheduler), SCHEDULER, scheduler)
         self.device, self.dtype = device, dtype
         self.reused: list[Reuse] = []  # of the last sample: the prompt's passes, the negative prompt's
         self.vae = load_vae(checkpoint / "vae", device, dtype)
-        self.transformer = Transformer(checkpoint / "transformer", device, dtype, placement, loras)
+        self.transformer = Transformer(checkpoint / "transformer", device, dtype, placement, loras, file, compiled)
 
     @torch.inference_mode()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -116,17 +119,35 @@ class Layered:
             v = self.transformer(tokens, places, levels[sigma], states, mask, cache)
             return v[:, : x.shape[1]].float()
 
+        mine = half_of_guidance()
+
         def velocity(x: Tensor, sigma: float) -> Tensor:
-            v = predict(x, sigma, prompt, 0)
             if negative is None or not interval[0] <= sigma <= interval[1]:
-                return v
-            return guide(v, predict(x, sigma, negative, 1), guidance, normalise)
+                return predict(x, sigma, prompt, 0)
+            if mine is None:
+                both = [predict(x, sigma, prompt, 0), predict(x, sigma, negative, 1)]
+            else:
+                answer = predict(x, sigma, (prompt, negative)[mine], mine).contiguous()
+                both = [torch.empty_like(answer) for _ in range(2)]
+                distributed.all_gather(both, answer)
+            return guide(both[0], both[1], guidance, normalise)
 
         def told(step: int, x: Tensor) -> None:
             if on_step is not None:
                 on_step(step, unpack(x, rows, columns))
 
         return unpack(euler(velocity, pack(noise), sigmas, told), rows, columns)
+
+
+def half_of_guidance() -> int | None:
+    """Which of the two passes of a guided step is this process's, where two work together (torchrun); else None."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return None
+    if distributed.get_world_size() != 2:
+        raise EngineError(
+            f"{distributed.get_world_size()} processes: guidance is split in two, so one or two are wanted"
+        )
+    return distributed.get_rank()
 
 
 def level(sigma: float, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the transformer's weights are while it works: all on the device, without modulation, or coming block by block.
+"""Where the transformer's weights are while it works: on the device, whole or lean, or coming block by block.
 
 Modulation is a third of the weights and depends on the noise level alone, so that for a schedule it can be computed
 ahead, a block at a time, and its weights need not stay. What is left are 60 equal blocks that work one after the other:
@@ -16,18 +16,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unfuse.model.checkpoint import Weights, check_names, gather, shapes_of, transformer_names, transformer_params
+from unfuse.model.checkpoint import (
+    Stored,
+    Weights,
+    check_names,
+    gather,
+    shapes_of,
+    transformer_names,
+    transformer_params,
+)
+from unfuse.model.int8 import quantised, swap_linears
 from unfuse.model.lora import LoRAs
 from unfuse.model.mmdit import Block, MMDiT
 from unfuse.model.reuse import Reuse
+from unfuse.model.single import Single
 
-Placement = Literal["whole", "precomputed", "streamed", "disk"]
+Placement = Literal["whole", "precomputed", "int8", "streamed", "disk"]
 State = dict[str, Tensor]
 
 
 class Transformer:
     """A published transformer in one of the placements; called as `MMDiT` is, after `prepare` for its noise levels.
 
+    file: the weights, instead of those in the folder. compiled: blocks by torch.compile, where they do not stream.
     Raises EngineError as `checkpoint.load_transformer` does, and for LoRA files that do not fit.
     """
 
@@ -38,9 +49,11 @@ class Transformer:
         dtype: torch.dtype = torch.float32,
         placement: Placement = "whole",
         loras: Sequence[tuple[Path, float]] = (),
+        file: Path | None = None,
+        compiled: bool = False,
     ) -> None:
         self.device, self.dtype, self.placement = device, dtype, placement
-        self.weights = Weights(folder)
+        self.weights: Stored = Weights(folder) if file is None else Single(file)
         with torch.device("meta"):
             self.model = MMDiT(transformer_params(folder / "config.json"))
         self.shapes = shapes_of(self.model)
@@ -51,10 +64,26 @@ class Transformer:
         here = [name for name in self.shapes if not (streams and name.startswith("blocks."))]
         if placement != "whole":
             here = [name for name in here if ".modulation." not in name]
+        if placement == "int8":
+            self.to_int8(device)
+            here = [name for name in here if not name.startswith("blocks.")]
         self.model.load_state_dict(self.read(here, device), strict=False, assign=True)
         if streams:
             self.model.blocks = self.stream(in_ram=placement == "streamed")
         self.model.eval().requires_grad_(False)
+        if compiled:
+            for block in self.model.blocks if not streams else ():
+                block.compile()  # all blocks are alike: one compilation serves them
+
+    def to_int8(self, device: str) -> None:
+        """The blocks without modulation, their linear layers in int8; one block at a time is whole, in RAM."""
+        for i, block in enumerate(self.model.blocks):
+            state = self.block(i)
+            for name in swap_linears(block):
+                if f"{name}.weight" in state:
+                    state[f"{name}.weight"], state[f"{name}.scale"] = quantised(state[f"{name}.weight"])
+            state = {name: tensor.to(device) for name, tensor in state.items()}
+            block.load_state_dict(state, strict=False, assign=True)
 
     def read(self, parameters: Sequence[str], device: str = "cpu") -> State:
         """Parameters by name, LoRAs merged in."""

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from unfuse.errors import EngineError
-from unfuse.model.checkpoint import transformer_params, vae_params, weight_files
-from unfuse.model.mmdit import MMDiTParams
+from unfuse.model.checkpoint import shapes_of, transformer_params, vae_params, weight_files
+from unfuse.model.mmdit import MMDiT, MMDiTParams
 from unfuse.model.placement import Placement
 from unfuse.model.vae import VIDEO_ONLY
 from unfuse.tokens import PATCH
@@ -38,6 +38,7 @@ class Sizes:
     text: int
     vae: int
     blocks: int  # without modulation
+    blocks_int8: int  # the same in int8
     modulation: int
     outside: int  # of the transformer, beside its blocks
     depth: int
@@ -81,17 +82,19 @@ ABOUT = {
     "whole": "all weights stay in memory",
     "swapped": "the text encoder is freed before the transformer comes",
     "precomputed": "swapped; modulation is computed for the schedule, and its weights dropped",
+    "int8": "precomputed; the blocks' weights are rounded to int8, a scale for every row",
     "streamed": "precomputed; blocks wait in RAM and come to the GPU one by one",
     "disk": "precomputed; blocks are read from disk one by one, at every pass",
 }
 
 
 def sizes(folder: Path, dtype: torch.dtype) -> Sizes:
-    """Of a published checkpoint; reads nothing but the headers of its weights."""
+    """Of a published checkpoint; reads nothing but its configs and the headers of its weights."""
     params = transformer_params(folder / "transformer/config.json")
-    inside = {name: count(shape) for name, shape in shapes(weight_files(folder / "transformer"))}
-    blocks = {name: n for name, n in inside.items() if name.startswith("transformer_blocks.")}
-    modulation = sum(n for name, n in blocks.items() if ".img_mod." in name or ".txt_mod." in name)
+    with torch.device("meta"):
+        inside = {name: math.prod(shape) for name, shape in shapes_of(MMDiT(params)).items()}
+    blocks = {name: n for name, n in inside.items() if name.startswith("blocks.")}
+    modulation = sum(n for name, n in blocks.items() if ".modulation." in name)
     still = [
         count(shape) // (shape[2] if len(shape) == 5 else 1)  # the last temporal slice of each kernel
         for name, shape in shapes(weight_files(folder / "vae"))
@@ -102,6 +105,7 @@ def sizes(folder: Path, dtype: torch.dtype) -> Sizes:
         text=text * dtype.itemsize,
         vae=sum(still) * dtype.itemsize,
         blocks=(sum(blocks.values()) - modulation) * dtype.itemsize,
+        blocks_int8=sum(blocks.values()) - modulation,
         modulation=modulation * dtype.itemsize,
         outside=(sum(inside.values()) - sum(blocks.values())) * dtype.itemsize,
         depth=params.depth,
@@ -174,6 +178,7 @@ def plans(sizes: Sizes, work: int, device: str, found: Found) -> list[Plan]:
         ("whole", "whole", sizes.transformer + rest),
         ("swapped", "whole", sizes.transformer + rest),
         ("precomputed", "precomputed", lean + rest),
+        ("int8", "int8", lean - sizes.blocks + sizes.blocks_int8 + rest),
         ("streamed", "streamed", two_blocks + rest),
         ("disk", "disk", two_blocks + rest),
     ]
@@ -187,7 +192,7 @@ def plans(sizes: Sizes, work: int, device: str, found: Found) -> list[Plan]:
     text_fits = sizes.text + work <= found.gpu
     on_gpu = []
     for name, placement, need in needs:
-        text_here = text_fits or name in ("whole", "swapped", "precomputed")
+        text_here = text_fits or name not in ("streamed", "disk")
         waiting = sizes.blocks if name == "streamed" else 0
         on_gpu.append(
             Plan(
