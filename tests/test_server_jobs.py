@@ -98,7 +98,7 @@ def test_a_server_that_is_killed_loses_nothing_that_was_finished(tmp_path: Path)
     stack = server.stack(layers=3)
     stack = server.post(f"/v1/stacks/{stack['id']}/edits", {"edits": [{"op": "move", "layer": 1, "x": 5}]}).json
     shown = {entry["id"]: server.get(entry["url"]).body for entry in stack["layers"]}
-    keyed = {"file": ("file", "a.png", PICTURE, {"layers": 2}), "idempotency_key": "once"}
+    keyed: dict[str, Any] = {"file": ("file", "a.png", PICTURE, {"layers": 2}), "idempotency_key": "once"}
     running = server.decompose(PICTURE, **SLOW).json["id"]
     assert running_state(server, running)["state"] == "running"
     queued = server.ask("POST", "/v1/decompositions", **keyed).json["id"]

@@ -102,9 +102,14 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
     from unfuse.server import safety
 
-    seen = []
+    seen: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: seen.append((a, b)) or real(a, b))
+
+    def noted(known: bytes, given: bytes) -> bool:
+        seen.append((known, given))
+        return real(known, given)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
     assert safety.same(BOB, {ALICE: "a", BOB: "b"}) == "b"
     assert [known for known, _ in seen] == [ALICE.encode(), BOB.encode()]  # the one that fits does not end it
 

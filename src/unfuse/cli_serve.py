@@ -29,6 +29,9 @@ def serve(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Where stacks and jobs are kept.")] = Path("unfuse-data"),
     engine: Annotated[list[str], typer.Option(help="Engines to offer, the default first.")] = ["embedded"],  # noqa: B006
     device: Annotated[list[str], typer.Option(help="A worker each, such as 0 and 1 for two GPUs.")] = [],  # noqa: B006
+    ray: Annotated[bool, typer.Option("--ray", help="Run jobs on a cluster of Ray; RAY_ADDRESS says which.")] = False,
+    replicas: Annotated[int, typer.Option(help="With --ray: jobs at once.")] = 1,
+    replica_gpus: Annotated[float, typer.Option(help="With --ray: GPUs of each replica.")] = 0,
     benches: Annotated[int, typer.Option(help="Processes for edits and exports.")] = 1,
     queue: Annotated[int, typer.Option(help="Jobs that may wait.")] = 32,
     queue_each: Annotated[int, typer.Option(help="Jobs of one token that may wait.")] = 8,
@@ -53,6 +56,9 @@ def serve(
         data=data,
         engines=tuple(dict.fromkeys(engine)),
         devices=tuple(device) or ("",),
+        ray=ray,
+        replicas=replicas,
+        replica_gpus=replica_gpus,
         benches=benches,
         queue=queue,
         queue_each=queue_each,

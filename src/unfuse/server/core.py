@@ -16,6 +16,7 @@ from fastapi import UploadFile
 from unfuse import engines
 from unfuse.errors import UnfuseError
 from unfuse.server import shelf
+from unfuse.server.cluster import RayRunner
 from unfuse.server.jobs import Conflict, Jobs, Runner
 from unfuse.server.observe import Figures
 from unfuse.server.options import Options
@@ -37,7 +38,11 @@ class Server:
         self.figures = Figures()
         self.store = Store(options.data, options.keep_free_megabytes << 20)
         self.benches, self.decoders = Benches(options), Decoders(options)
-        self.runners: list[Runner] = [LocalRunner(options, device) for device in options.devices]
+        self.runners: list[Runner] = (
+            [RayRunner(options) for _ in range(options.replicas)]
+            if options.ray
+            else [LocalRunner(options, device) for device in options.devices]
+        )
         self.jobs = Jobs(self.store, options, self.runners)
         self.locks: dict[str, asyncio.Lock] = {}
         self.drawing: dict[Path, asyncio.Task[Any]] = {}

@@ -308,9 +308,11 @@ class Jobs:
                     self.take(job, news["result"], folder)
                 else:
                     job.tell(**{key: news[key] for key in ("stage", "step", "total") if key in news})
+            why = "it ended without a result: send it again"
         except ChildDied as error:
-            if job.state == "running":
-                self.end(job, "failed", error={"type": "WorkerDied", "message": str(error)})
+            why = str(error)
+        if job.state == "running":
+            self.end(job, "failed", error={"type": "WorkerDied", "message": why})
 
     def take(self, job: Job, result: Message, folder: Path) -> None:
         """Take a result into the store."""

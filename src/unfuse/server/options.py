@@ -31,7 +31,9 @@ class Options:
     engines: tuple[str, ...] = ("embedded",)
     devices: tuple[str, ...] = ("",)  # a worker each; a name is what CUDA_VISIBLE_DEVICES says in it
     benches: int = 1
-    ray: bool = False
+    ray: bool = False  # jobs run on a cluster, on so many replicas with so many GPUs each
+    replicas: int = 1
+    replica_gpus: float = 0
     queue: int = 32  # jobs that wait, of all tokens
     queue_each: int = 8  # and of one
     stacks_each: int = 500
@@ -62,7 +64,16 @@ class Options:
         for name in self.engines:
             if name.partition(":")[0] not in engines.TABLE:
                 raise ServerError(f"--engine {name} is unknown: say one of {', '.join(engines.TABLE)}")
-        for name in ("benches", "queue", "queue_each", "stacks_each", "gigabytes_each", "keep_days", "megapixels"):
+        for name in (
+            "benches",
+            "replicas",
+            "queue",
+            "queue_each",
+            "stacks_each",
+            "gigabytes_each",
+            "keep_days",
+            "megapixels",
+        ):
             if not getattr(self, name) > 0:
                 raise ServerError(f"--{name.replace('_', '-')} {getattr(self, name)}: it must be above 0")
 

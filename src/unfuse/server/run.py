@@ -20,6 +20,8 @@ def run(options: Options, browser: bool, say: Any) -> None:
     """Serve until somebody says that it is enough. `say` is told the address."""
     for module in ("fastapi", "uvicorn", "python_multipart"):
         require(module, "serve", "unfuse serve")
+    if options.ray:
+        require("ray.serve", "ray", "unfuse serve --ray")
     import uvicorn
 
     from unfuse.server import observe
