@@ -162,6 +162,7 @@ export class Board {
       this.gesture = { kind: 'pan', ...at, tap: false }
     } else if (gesture?.kind === 'move') {
       if (!gesture.started && distance(gesture, at) < 3) return
+      if (!gesture.started) this.handles.show(false) // they would be drawn anew in every frame
       gesture.started = true
       let [x, y] = [(at.x - gesture.x) / view.value.scale, (at.y - gesture.y) / view.value.scale]
       if (event.shiftKey) [x, y] = Math.abs(x) > Math.abs(y) ? [x, 0] : [0, y]
@@ -172,7 +173,6 @@ export class Board {
       y = Math.round(y + (caught?.y ?? 0))
       this.handles.showGuides(caught?.across ?? [], caught?.down ?? [])
       live.value = { ids: covered(gesture.ids), delta: shift(x, y) }
-      this.handles.place({ ...gesture.from, x: gesture.from.x + x, y: gesture.from.y + y })
     }
   }
 
@@ -185,6 +185,7 @@ export class Board {
       const delta = live.value?.delta
       if (cancelled || !delta) return this.drop()
       finish(gesture.ids, gesture.from, moved(gesture.from, delta))
+      this.handles.sync(true)
     } else if (!cancelled && !event.shiftKey && (gesture?.kind === 'move' || (gesture?.kind === 'pan' && gesture.tap))) {
       const hit = stack.value && pick(stack.value, ...this.onCanvas(this.point(event)), event.altKey ? selection.value[0] : undefined)
       if (!event.ctrlKey && !event.metaKey) selection.value = hit ? (selection.value.includes(hit.id) && selection.value.length === 1 ? selection.value : [hit.id]) : []
@@ -196,7 +197,7 @@ export class Board {
     this.gesture = null
     live.value = null
     this.handles.showGuides([], [])
-    this.handles.place(frameNow())
+    this.handles.sync(true)
   }
 
   private holds(x: number, y: number): boolean {

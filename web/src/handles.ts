@@ -37,6 +37,7 @@ export class Handles {
   private readonly rect = new Rect({ listening: false, strokeScaleEnabled: false })
   private readonly handles: Transformer
   private readonly guides: Line[] = []
+  private shownGuides = ';'
   private lines: Lines = { across: [], down: [] }
   private before: Frame | null = null // of a resize or turn under way
 
@@ -65,6 +66,11 @@ export class Handles {
   at(point: { x: number; y: number }): boolean {
     const shape = this.stage.getIntersection(point)
     return shape?.getParent() === this.handles && shape.name() !== 'back'
+  }
+
+  show(on: boolean): void {
+    this.handles.visible(on)
+    this.overlay.batchDraw()
   }
 
   follow({ scale, x, y }: { scale: number; x: number; y: number }): void {
@@ -134,6 +140,9 @@ export class Handles {
   }
 
   showGuides(across: number[], down: number[]): void {
+    const key = `${across.join()};${down.join()}`
+    if (key === this.shownGuides) return
+    this.shownGuides = key
     const now = stack.value
     while (this.guides.length) this.guides.pop()!.destroy()
     if (!now) return
@@ -157,6 +166,7 @@ export class Handles {
     })
     const shows = layers.length > 0 && (peek.value ?? mode.value) === 'edit'
     this.handles.nodes(shows ? [this.rect] : [])
+    if (resting) this.handles.visible(true)
     if (!this.before && resting) this.place(frameNow())
   }
 }

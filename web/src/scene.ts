@@ -97,10 +97,12 @@ const probe = (() => {
   return [canvas, canvas.getContext('2d', { willReadFrequently: true })!] as const
 })()
 
+type Piece = HTMLCanvasElement | Layer // what rests, as a picture; what moves or blends
+
 export class Scene {
   private readonly context: Context
   private flat: HTMLCanvasElement | null = null
-  private parts: { key: string; pieces: (HTMLCanvasElement | Layer)[]; before: Box | null } | null = null
+  private parts: { key: string; pieces: Piece[]; sprites: Map<Layer, HTMLCanvasElement>; before: Box | null } | null = null
 
   constructor(private readonly canvas: HTMLCanvasElement) {
     this.context = canvas.getContext('2d')!
@@ -142,7 +144,7 @@ export class Scene {
     const ids = live.value!.ids
     const key = [view.scale, view.x, view.y, this.canvas.width, this.canvas.height, ...ids].join()
     const whole = this.parts?.key !== key
-    if (whole) this.parts = { key, pieces: this.split(stack, view, ids), before: null }
+    if (whole) this.parts = { key, pieces: this.split(stack, view, ids), sprites: new Map(), before: null }
     const parts = this.parts!
     const now = live.value!.filter ? null : this.reach(stack, view, ids)
     const context = this.context
@@ -170,7 +172,7 @@ export class Scene {
         if (piece instanceof HTMLCanvasElement) {
           context.setTransform(1, 0, 0, 1, 0, 0)
           context.drawImage(piece, left, top, width, height, left, top, width, height)
-        } else {
+        } else if (!this.drawSprite(piece, view)) {
           this.start(context, view)
           context.imageSmoothingQuality = 'low'
           draw(context, piece)
@@ -182,8 +184,8 @@ export class Scene {
   }
 
   /** Neighbours that rest become one picture; those that blend, and those that move, stay layers. */
-  private split(stack: Stack, view: View, ids: ReadonlySet<string>): (HTMLCanvasElement | Layer)[] {
-    const pieces: (HTMLCanvasElement | Layer)[] = []
+  private split(stack: Stack, view: View, ids: ReadonlySet<string>): Piece[] {
+    const pieces: Piece[] = []
     let open: Context | null = null
     for (const layer of stack.layers) {
       const moves = [layer, ...walk(layer.layers ?? [])].some((each) => ids.has(each.id))
@@ -202,6 +204,31 @@ export class Scene {
       draw(open, layer)
     }
     return pieces
+  }
+
+  /** A layer that is only moved, from a picture of it at the size of the screen; false where it must be drawn. */
+  private drawSprite(raw: Layer, view: View): boolean {
+    const { layer, delta, filter } = shown(raw)
+    const bitmap = proxyOf(raw)
+    const [a, b, x, d, e, y] = delta
+    if (!bitmap || filter || view.scale > 1 || a !== 1 || b !== 0 || d !== 0 || e !== 1) return false
+    if (!visible(layer)) return true
+    const [left, top, right, bottom] = layer.box
+    const sprites = this.parts!.sprites
+    if (!sprites.has(raw)) {
+      const [canvas, context] = canvasOf(Math.ceil((right - left) * view.scale), Math.ceil((bottom - top) * view.scale))
+      context.imageSmoothingQuality = 'medium'
+      context.drawImage(bitmap, 0, 0, canvas.width, canvas.height)
+      sprites.set(raw, canvas)
+    }
+    const context = this.context
+    context.setTransform(1, 0, 0, 1, 0, 0)
+    context.globalAlpha = layer.opacity
+    context.globalCompositeOperation = operation(layer.blend_mode)
+    context.drawImage(sprites.get(raw)!, Math.round((left + x) * view.scale + view.x), Math.round((top + y) * view.scale + view.y))
+    context.globalAlpha = 1
+    context.globalCompositeOperation = 'source-over'
+    return true
   }
 
   /** Where the layers under the hand are now, in pixels of the screen. */

@@ -5,7 +5,7 @@ import * as api from '../api'
 import { choose } from '../actions'
 import { Icon, Logo } from '../icons'
 import { go, route } from '../route'
-import { capabilities, complain, notify } from '../state'
+import { busy, capabilities, complain, notify } from '../state'
 import { ThemeButton } from './topbar'
 import { NumberField } from './controls'
 
@@ -44,10 +44,13 @@ export async function take(file: File): Promise<void> {
   const suffix = file.name.toLowerCase().split('.').pop()!
   const { formats, pictures } = capabilities.value ?? { formats: { read: ['zip', 'psd'] }, pictures: SEEN }
   if (formats.read.includes(suffix)) {
+    busy.value++
     try {
       go(`stack/${(await api.open(file)).id}`)
     } catch (error) {
       refuse(file, error)
+    } finally {
+      busy.value--
     }
     return
   }
@@ -73,8 +76,9 @@ function refuse(file: File, error: unknown): void {
 async function begin(): Promise<void> {
   const { file, layers, prompt, steps, seed } = draft.value
   const engine = engineNow()
-  if (!file || !engine) return
+  if (!file || !engine || busy.value) return
   problem.value = ''
+  busy.value++
   const takes = (option: string) => (engine.takes as string[]).includes(option)
   try {
     const job = await api.decompose(
@@ -84,6 +88,8 @@ async function begin(): Promise<void> {
     go(`job/${job.id}`)
   } catch (error) {
     refuse(file, error)
+  } finally {
+    busy.value--
   }
 }
 
@@ -156,7 +162,8 @@ function Form() {
           <small>More steps take longer and can be finer. The same seed gives the same layers.</small>
         </div>
       )}
-      <button type="submit" class="primary large" disabled={!file || !engine?.ready}>{engine?.ready === false ? 'The engine is starting…' : 'Take it apart'}</button>
+      <button type="submit" class="primary large" disabled={!file || !engine?.ready || busy.value > 0}>
+        {busy.value ? 'Sending…' : engine?.ready === false ? 'The engine is starting…' : 'Take it apart'}</button>
     </form>
   )
 }
@@ -245,7 +252,7 @@ export function StartPage() {
       {problem.value && (
         <p class="problem" role="alert"><Icon name="alert" /><span>{problem.value}</span></p>
       )}
-      <div class="begin">
+      <div class="begin" aria-busy={busy.value > 0}>
         <DropZone />
         <Form />
       </div>
