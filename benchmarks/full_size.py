@@ -3,7 +3,7 @@
     python benchmarks/full_size.py                       # 640 x 640, 4 layers, bfloat16, on the GPU
     python benchmarks/full_size.py --diffusers           # the reference beside it (pip install diffusers==0.42.1)
     python benchmarks/full_size.py --cap 24              # the allocator capped at 24 GB: what still runs
-    python benchmarks/full_size.py --tiny --diffusers    # the same script on a CPU in seconds: it proves the script only
+    python benchmarks/full_size.py --tiny --diffusers    # on a CPU in seconds: it proves the script only
 
 Every line is one lever alone; the last ones are levers together. A pass is one call of the transformer, half a guided
 step; times are medians. The floor is the pass's FLOPs at `--peak` TFLOP/s. Outputs are compared with the first line's,
