@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -13,13 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+import unfuse
+from unfuse import recipe
+
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from serving import Running, picture_of, png
 
+from unfuse.server.cluster import Replica, pack, unpack
 from unfuse.server.jobs import Job, fair
-from unfuse.server.shelf import Saved
+from unfuse.server.shelf import Saved, load
 from unfuse.server.store import DiskFull, NotFound, QuotaExceeded, Stale, Store
 
 PICTURE = png(picture_of())
@@ -200,7 +206,7 @@ def test_the_store_forgets_what_is_old_and_what_nobody_speaks_of(tmp_path: Path)
     assert not stray.exists()
     assert store.stack("alice", row.id) == changed
     store.sweep(keep_days=1)
-    assert store.stacks("alice") == [changed]
+    assert [each["project"] for each in store.stacks("alice")] == [changed.project]
     store.execute("update stacks set changed = ?", (time.time() - 2 * 86400,))
     store.sweep(keep_days=1)
     assert store.stacks("alice") == []
@@ -251,3 +257,46 @@ def test_jobs_are_told_as_json(tmp_path: Path) -> None:
     told = job("alice", 1.0).told()
     assert json.loads(json.dumps(told)) == told
     assert told["state"] == "queued"
+
+
+# --- a replica of a cluster, without the cluster
+
+
+def replica_job(folder: Path, steps: int) -> dict[str, Any]:
+    """A job, with its picture in a folder."""
+    (folder / "original.png").write_bytes(PICTURE)
+    options = {"engine": "fake", "layers": 3, "prompt": "", "steps": steps, "seed": 0}
+    picture = {"sha256": hashlib.sha256(PICTURE).hexdigest(), "dpi": 72.0}
+    return {"job": "j_1", "kind": "decomposition", "max_pixels": 10**6, "options": options, "picture": picture}
+
+
+def test_a_replica_answers_with_the_files_that_it_made(tmp_path: Path) -> None:
+    job = replica_job(tmp_path, steps=3)
+
+    async def run() -> list[dict[str, Any]]:
+        return [news async for news in Replica(("fake",)).run(job, pack(tmp_path))]
+
+    news = asyncio.run(run())
+    assert [each["step"] for each in news if "step" in each] == [1, 2, 3]
+    result = news[-1]["result"]
+    unpack(tmp_path, news[-1]["files"])
+    back = load(tmp_path, result["sha256"], 10**6)
+    here = unfuse.decompose(PICTURE, 3, engine="fake", steps=3)
+    assert recipe.fingerprint(back) == recipe.fingerprint(here)
+    assert back.provenance == here.provenance
+
+
+def test_a_replica_stops_when_nobody_listens(tmp_path: Path) -> None:
+    job = replica_job(tmp_path, steps=10**9)
+
+    async def run() -> int:
+        news = Replica(("fake",)).run(job, pack(tmp_path))
+        steps = 0
+        async for each in news:
+            steps += "step" in each
+            if steps == 3:
+                break
+        await news.aclose()  # type: ignore[attr-defined]
+        return steps
+
+    assert asyncio.run(run()) == 3

@@ -5,6 +5,7 @@ JSON, because what a process says that has touched somebody's file must not be u
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -108,10 +109,12 @@ def limit(megabytes: int, seconds: int | None = None) -> None:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+    limits = {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_AS: (megabytes << 20, megabytes << 20)}
     if seconds is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        limits[resource.RLIMIT_CPU] = (seconds, seconds + 1)
+    for which, values in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # macOS takes no limit on memory
+            resource.setrlimit(which, values)
 
 
 def complaint(error: BaseException) -> Message:

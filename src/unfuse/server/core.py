@@ -165,12 +165,10 @@ class Server:
             "original": f"{base}/original.png?v={short}" if original else None,
         }
 
-    def summary(self, row: Row) -> dict[str, Any]:
+    def summary(self, row: dict[str, Any]) -> dict[str, Any]:
         """What a list says of a stack."""
-        names = ("id", "name", "version", "created", "changed")
-        thumbnail = f"/v1/stacks/{row.id}/flat.webp?size=320&v={row.project[: shelf.SHORT]}"
-        size = {"width": row.about["width"], "height": row.about["height"], "layers": leaves(row.about["layers"])}
-        return {name: getattr(row, name) for name in names} | size | {"thumbnail": thumbnail}
+        thumbnail = f"/v1/stacks/{row['id']}/flat.webp?size=320&v={row['project'][: shelf.SHORT]}"
+        return row | {"layers": row["count"], "thumbnail": thumbnail}
 
 
 def linked(base: str, short: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -187,8 +185,3 @@ def found(entries: list[dict[str, Any]], number: str) -> dict[str, Any] | None:
         if inside is not None:
             return inside
     return None
-
-
-def leaves(entries: list[dict[str, Any]]) -> int:
-    """How many layers with pixels there are."""
-    return sum(leaves(entry["layers"]) if "layers" in entry else 1 for entry in entries)

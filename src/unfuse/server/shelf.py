@@ -114,6 +114,7 @@ def about(stack: LayerStack, original: Pixels | None) -> dict[str, Any]:
         "height": height,
         "depth": stack.depth,
         "dpi": stack.dpi,
+        "count": sum(layer.pixels is not None for layer in stack.walk()),
         "layers": [entry(layer) for layer in stack],
         "notes": list(stack.notes),
         "history": history(stack),

@@ -125,10 +125,11 @@ class Store:
             raise NotFound(f"there is no stack {number!r}")
         return _row(found)
 
-    def stacks(self, owner: str) -> list[Row]:
-        """All stacks of an owner, the last changed first."""
-        query = "select * from stacks where owner = ? order by changed desc, id"
-        return [_row(found) for found in self.db.execute(query, (owner,))]
+    def stacks(self, owner: str) -> list[dict[str, Any]]:
+        """All stacks of an owner in short, the last changed first."""
+        inside = ", ".join(f"json_extract(about, '$.{name}') as {name}" for name in ("width", "height", "count"))
+        query = f"select id, name, version, project, created, changed, {inside} from stacks where owner = ?"
+        return [dict(found) for found in self.db.execute(f"{query} order by changed desc, id", (owner,))]
 
     def remove(self, row: Row) -> None:
         """Forget a stack, then its files."""
