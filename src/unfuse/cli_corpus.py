@@ -6,13 +6,16 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from unfuse.errors import require
 from unfuse.terminal import err, folder, progress
+
+if TYPE_CHECKING:
+    from unfuse.corpus.intake import IntakeParams, Source
 
 corpus = typer.Typer(help="What training pictures are made of; see docs/corpus.md.", no_args_is_help=True)
 
@@ -83,15 +86,78 @@ def psd(
 
     A run that was stopped, or killed, goes on where it was. OUT/report.html shows what was left out, and why.
     """
-    from unfuse.corpus import captions, collect, rules, sources
+    from unfuse.corpus import captions, rules, sources
     from unfuse.corpus.intake import IntakeParams
 
-    folder(to.absolute().parent)
     captions.captioner(captioner)  # refused here, and not in each worker
     chosen = rules.without(off, side=side, short=min_side, least=min_layers, most=max_layers, error=max_error)
     params = IntakeParams(chosen, captioner, limit_megapixels)
     common = {name: value for name, value in (("license", license), ("source", source)) if value}
-    found = sources.find(files, common, metadata)
+    collected(files, sources.find(files, common, metadata), to, params, workers, ray, as_json)
+
+
+@corpus.command()
+def crello(
+    files: Annotated[Path, typer.Argument(metavar="DIR", help="A local copy of cyberagent/crello, .parquet files.")],
+    to: OutOption,
+    split: Annotated[str, typer.Option(help="Which files: train, validation or test.")] = "train",
+    off: OffOption = [],  # noqa: B006  typer makes a new one each time
+    side: SideOption = 1024,
+    min_layers: LeastOption = 2,
+    max_layers: MostOption = 20,
+    captioner: CaptionerOption = "offline",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make training records out of Crello's designs. Never train on the split that you score with."""
+    require("pyarrow", "corpus", "reading Crello")
+    from unfuse.corpus import captions, rules, sources
+    from unfuse.corpus.intake import IntakeParams
+
+    captions.captioner(captioner)
+    params = IntakeParams(rules.without(off, side=side, least=min_layers, most=max_layers), captioner)
+    collected(files, sources.find_crello(files, split), to, params, workers, ray, as_json)
+
+
+@corpus.command()
+def pictures(
+    files: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of RGBA pictures, or of pictures and mattes.")],
+    to: OutOption,
+    side: SideOption = 1024,
+    min_side: ShortOption = 64,
+    license: LicenseOption = "",
+    source: SourceOption = "",
+    metadata: MetadataOption = None,
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    limit_megapixels: LimitOption = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Make records of one layer each, for the VAE: RGBA pictures, or original/ and mask/ as AIM-500 has them."""
+    from unfuse.corpus import sources
+    from unfuse.corpus.intake import IntakeParams
+    from unfuse.corpus.rules import RuleParams
+
+    chosen = RuleParams(frozenset({"empty", "similar"}), side=side, short=min_side, least=1, most=1)
+    params = IntakeParams(chosen, limit_megapixels=limit_megapixels)
+    common = {name: value for name, value in (("license", license), ("source", source)) if value}
+    collected(files, sources.find_pictures(files, common, metadata), to, params, workers, ray, as_json)
+
+
+def collected(
+    files: Path,
+    found: list[Source],
+    to: Path,
+    params: IntakeParams,
+    workers: int | None,
+    ray: str | None,
+    as_json: bool,
+) -> None:
+    """Make the corpus, with its progress shown, and say what was made."""
+    from unfuse.corpus import collect
+
+    folder(to.absolute().parent)
     options: dict[str, Any] = {"workers": workers or os.cpu_count() or 1, "ray": ray}
     tell(_followed(collect.collect, len(found), files, found, to, params, **options), to, as_json)
 

@@ -47,7 +47,7 @@ class Job:
         try:
             key = key_of(path, source, self.params)
         except OSError as error:
-            return _light(Row(source.file, "", "error", f"{source.file} cannot be read ({error.strerror or error})"))
+            return _light(Row(source.name, "", "error", f"{source.name} cannot be read ({error.strerror or error})"))
         told = place(self.out, key, "json")
         if told.is_file():
             done: dict[str, Any] = json.loads(told.read_text("utf-8"))
@@ -96,12 +96,12 @@ def collect(
     for row in run(sources):
         rows[row["file"]] = row
         on_row(row)
-    lost = [s for s in sources if rows[s.file]["status"] == "kept" and not packed.has(rows[s.file]["key"])]
+    lost = [s for s in sources if rows[s.name]["status"] == "kept" and not packed.has(rows[s.name]["key"])]
     for source in lost:  # someone took the shards away, and the records with them
-        place(out, rows[source.file]["key"], "json").unlink()
+        place(out, rows[source.name]["key"], "json").unlink()
     for row in run(lost):
         rows[row["file"]] = row
-    ordered = [rows[source.file] for source in sources]
+    ordered = [rows[source.name] for source in sources]
     if "similar" in params.rules.rules:
         drop_similar(ordered)
     return _finish(out, ordered, params, packed)
@@ -250,7 +250,7 @@ def _alone(job: Work, source: Source) -> dict[str, Any]:
             return pool.submit(job, source).result()
         except BrokenProcessPool:
             return _light(
-                Row(source.file, "", "error", f"{source.file} killed its worker; it may need more memory than there is")
+                Row(source.name, "", "error", f"{source.name} killed its worker; it may need more memory than there is")
             )
 
 

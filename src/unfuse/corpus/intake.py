@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from unfuse import formats, pixels
 from unfuse.composite import flatten
-from unfuse.corpus import captions, rules
+from unfuse.corpus import captions, crello, pictures, rules
 from unfuse.corpus.plain import plain
 from unfuse.corpus.records import Record, pack
 from unfuse.corpus.rules import Dropped, Left, RuleParams
@@ -53,10 +53,20 @@ class IntakeParams:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to take in: its path below the folder that was given, and what its sidecars say of it."""
+    """A file to take in: its path below the folder that was given, and what its sidecars say of it.
+
+    reader: a name in `READERS`. row: of a file that holds many designs, which of them.
+    """
 
     file: str
     about: dict[str, Any] = field(default_factory=dict)
+    reader: str = "layers"
+    row: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What rows and records call it."""
+        return self.file if self.row is None else f"{self.file}#{self.row}"
 
 
 @dataclass
@@ -88,14 +98,19 @@ def key_of(path: Path, source: Source, params: IntakeParams) -> str:
     """Sixteen hexadecimal digits out of the file's name and content, what is said of it, and how it is taken in."""
     digest = hashlib.sha256(json.dumps([params.as_json(), asdict(source)], sort_keys=True).encode())
     for part in sorted(x for x in path.rglob("*") if x.is_file()) if path.is_dir() else [path]:
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_content(part, part.stat().st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=4)  # a file with many designs is asked for once for each
+def _content(path: Path, changed: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def take(path: Path, source: Source, key: str, params: IntakeParams) -> tuple[Row, bytes]:
     """What becomes of a file, and the bytes of its record, empty where there is none. It never raises."""
-    row = Row(source.file, key)
+    row = Row(source.name, key)
     try:
         record = _record(path, source, params, row)
     except Dropped as dropped:
@@ -103,7 +118,7 @@ def take(path: Path, source: Source, key: str, params: IntakeParams) -> tuple[Ro
     except UnfuseError as error:
         row.status, row.why = "error", str(error).replace(str(path), source.file)
     except MemoryError:
-        row.status, row.why = "error", f"{source.file} does not fit into memory: give fewer workers, or leave it out"
+        row.status, row.why = "error", f"{source.name} does not fit into memory: give fewer workers, or leave it out"
     except Exception as error:  # a mistake of ours in one file must not cost the others
         row.status, row.why = "error", f"a mistake in unfuse, please report it: {type(error).__name__} {error}"
     else:
@@ -115,7 +130,7 @@ def take(path: Path, source: Source, key: str, params: IntakeParams) -> tuple[Ro
 
 def _record(path: Path, source: Source, params: IntakeParams, row: Row) -> Record:
     chosen = params.rules
-    stack = formats.read(path, limit_megapixels=params.limit_megapixels)
+    stack, told = READERS[source.reader](path, source.row, params.limit_megapixels)
     row.size, row.notes = stack.size, list(stack.notes[:20])
     row.before = sum(not layer.layers for layer in stack.walk())
     if min(stack.size) < chosen.short:
@@ -137,15 +152,27 @@ def _record(path: Path, source: Source, params: IntakeParams, row: Row) -> Recor
     if len(layers) < chosen.least:
         raise Dropped("few")
     picture = _flat(layers, small)
-    caption = source.about.get("caption") or _captioner(params.captioner)(picture, layers)
+    caption = source.about.get("caption") or told.pop("caption", "") or _captioner(params.captioner)(picture, layers)
     if "merge" in chosen.rules:
         layers, merges = rules.merge(layers, chosen.most)
         row.counts |= {"merge": merges} if merges else {}
     if len(layers) > chosen.most:
         raise Dropped("many")
     row.after, row.size, row.look, row.picture = len(layers), small, look(picture), thumbnail(picture)
-    about = {"file": source.file, **source.about, "notes": row.notes}
+    about = {"file": source.name, **told, **source.about, "notes": row.notes}
     return Record(row.key, picture, tuple(layers), str(caption), about)
+
+
+def _layered(path: Path, row: int | None, limit_megapixels: float) -> tuple[LayerStack, dict[str, Any]]:
+    return formats.read(path, limit_megapixels=limit_megapixels), {}
+
+
+# Each gives a stack, and what the file itself says of it.
+READERS: dict[str, Callable[[Path, int | None, float], tuple[LayerStack, dict[str, Any]]]] = {
+    "layers": _layered,
+    "crello": crello.read,
+    "picture": pictures.read,
+}
 
 
 def _flat(layers: Sequence[Layer], size: tuple[int, int]) -> Rgba:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unfuse.corpus import crello, pictures
 from unfuse.corpus.intake import Source
 from unfuse.errors import FormatError
 from unfuse.formats import FOLDER, FORMATS
@@ -37,6 +38,30 @@ def find(root: Path, common: dict[str, Any], table: Path | None = None) -> list[
     if lost := sorted(set(rows) - {source.file for source in sources}):
         raise FormatError(f"{table} names {lost[0]!r}, which is not in {root}: name files by their path below it")
     return sources
+
+
+def find_crello(root: Path, split: str) -> list[Source]:
+    """All designs of a split in a local copy of Crello: in .parquet files whose names begin with the split's.
+
+    Raises FormatError where there are none.
+    """
+    files = sorted(path for path in root.rglob("*.parquet") if path.name.startswith(split))
+    if not files:
+        raise FormatError(f"{root} holds no {split}*.parquet: give the folder of a local copy of cyberagent/crello")
+    return [
+        Source(path.relative_to(root).as_posix(), reader="crello", row=row)
+        for path in files
+        for row in range(crello.rows(path))
+    ]
+
+
+def find_pictures(root: Path, common: dict[str, Any], table: Path | None = None) -> list[Source]:
+    """All pictures below a folder, without mattes, each with what is said of it. Raises FormatError as `find` does."""
+    if not root.is_dir():
+        raise FormatError(f"{root}: there is no such folder; give one with pictures in it")
+    rows = read_table(table) if table else {}
+    names = [(path, path.relative_to(root).as_posix()) for path in pictures.files(root)]
+    return [Source(file, {**common, **rows.get(file, {}), **_sidecar(path)}, "picture") for path, file in names]
 
 
 def _files(folder: Path) -> Iterator[Path]:
