@@ -72,6 +72,19 @@ export function drawThumbnail(canvas: HTMLCanvasElement, layer: Layer): void {
   paint(layer)
 }
 
+/** The mean colour of what a layer shows, as `#rrggbb`. */
+export function meanOf(layer: Layer): string {
+  const [canvas, context] = canvasOf(24, 24)
+  drawThumbnail(canvas, layer)
+  const { data } = context.getImageData(0, 0, 24, 24)
+  const sum = [0, 0, 0, 1e-6]
+  for (let i = 0; i < data.length; i += 4) {
+    sum[3]! += data[i + 3]!
+    for (const c of [0, 1, 2]) sum[c]! += data[i + c]! * data[i + 3]!
+  }
+  return `#${[0, 1, 2].map((c) => Math.round(sum[c]! / sum[3]!).toString(16).padStart(2, '0')).join('')}`
+}
+
 /** The topmost layer that shows at a point of the canvas; `below` a layer, the next one down. */
 export function pick(stack: Stack, x: number, y: number, below?: string): Layer | undefined {
   const [, context] = probe

@@ -1,6 +1,7 @@
 /** The editor: canvas in the middle, layers and history on the left, the selected layer on the right. */
 import { signal } from '@preact/signals'
 import { useEffect, useRef, useState } from 'preact/hooks'
+import type { Stack } from '../api'
 import { Board } from '../canvas'
 import { peek, view } from '../handles'
 import { go } from '../route'
@@ -43,11 +44,18 @@ function Canvas() {
   )
 }
 
+/** How near the flattened layers are to the original. */
+function exactness({ recomposition: error, position }: Stack): string {
+  if (!error) return ''
+  const far = `at most ${error.max} of 255 levels, ${error.mean.toFixed(error.mean < 0.1 ? 3 : 1)} on average`
+  if (position > 0) return error.max === 0 ? 'Flattened, it is the original exactly' : `Differs from the original by ${far}`
+  return error.max === 0 ? 'Put together, the layers are the original exactly' : `Put together, the layers are the original but for ${far}`
+}
+
 function StatusBar({ board }: { board: Board }) {
   const now = stack.value!
   const shownMode = peek.value ?? mode.value
-  const error = now.recomposition
-  const said = error ? (error.max === 0 ? 'Unedited, the layers give the picture back exactly' : `Unedited, the layers give the picture back: at most ${error.max} of 255 off, ${error.mean.toFixed(3)} on average`) : ''
+  const said = exactness(now)
   return (
     <div class="status">
       {shownMode === 'edit' ? <span class="size">{now.width} × {now.height}</span> : <span class="badge">{{ original: 'Original', flat: 'Flattened', difference: 'Difference' }[shownMode]}</span>}

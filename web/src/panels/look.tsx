@@ -1,8 +1,10 @@
 /** Colours and effects of the selected layers. What is set again takes the place of what was set before. */
 import { signal } from '@preact/signals'
-import { useState } from 'preact/hooks'
+import { useMemo, useState } from 'preact/hooks'
 import type { Edit, Layer } from '../api'
 import { setLook } from '../actions'
+import { arrived } from '../proxies'
+import { meanOf } from '../scene'
 import { covered, live, selection } from '../state'
 import { IconButton, Section, Slider } from './controls'
 
@@ -23,7 +25,8 @@ const value = (layer: Layer, op: string, field: string, otherwise: number): numb
 
 export function RecolorSection({ layer, disabled }: { layer: Layer; disabled: boolean }) {
   const now = step(layer, 'recolor')
-  const color = String(now?.color ?? palette.value[1] ?? '#1f4fd8')
+  const mean = useMemo(() => meanOf(layer), [layer, arrived.value])
+  const color = String(now?.color ?? mean)
   const [editing, edit] = useState(false)
   const set = (next: string) => void setLook('recolor', { color: next, strength: Number(now?.strength ?? 1) })
   return (
