@@ -269,7 +269,7 @@ WRONG = [
     (["train", "slots", "--pack", "nowhere", "--out", "run"], "unfuse corpus build nowhere"),
     (["train", "magic", "--pack", "nowhere", "--out", "run"], "stage 'magic' is unknown"),
     (["export", "nowhere", "a.onnx"], "nowhere holds no checkpoint.json"),
-    (["export", "nowhere", "a.pt"], "ends in .onnx"),
+    (["export", "nowhere", "a.pt"], "nowhere holds no checkpoint.json"),
 ]
 
 

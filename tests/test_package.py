@@ -29,7 +29,7 @@ ORDER = (
     *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading"),
     *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
     *("formats", "variants", "flow", "tokens", "saliency", "model", "engines", "naming", "decomposition"),
-    *("corpus", "train", "evaluate", "terminal", "server", "cli_corpus", "cli_serve", "cli_train", "cli"),
+    *("corpus", "train", "evaluate", "terminal", "server", "cli_corpus", "cli_serve", "cli_train", "cli_evaluate", "cli"),
 )
 DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called
 

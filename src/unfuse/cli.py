@@ -19,9 +19,9 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, cli_corpus, cli_serve, cli_train, engines
-from unfuse.errors import FormatError, UnfuseError, require
-from unfuse.terminal import STANDARD, aims, err, folder, follow, out, progress, read, standard_input, tell, write
+from unfuse import __version__, cli_corpus, cli_evaluate, cli_serve, cli_train, engines
+from unfuse.errors import FormatError, UnfuseError
+from unfuse.terminal import STANDARD, aims, err, follow, out, progress, read, standard_input, tell, write
 
 # click's UsageError, or its copy in releases of typer that carry their own
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -29,6 +29,8 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(cli_corpus.corpus, name="corpus")
 app.add_typer(cli_train.train, name="train")
+app.command()(cli_train.export)
+app.add_typer(cli_evaluate.evaluate, name="evaluate")
 cli_serve.register(app)
 
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
@@ -269,30 +271,7 @@ def list_engines(as_json: JsonOption = False) -> None:
         out.print(f"{'':<10}{escape(state)}", style="dim", soft_wrap=True)
 
 
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder of a training run.")],
-    to: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file; its model card goes beside it.")],
-) -> None:
-    """Turn a training run into the ONNX file that the embedded engine runs."""
-    for module in ("torch", "safetensors", "onnx", "onnxscript"):
-        require(module, "train", "export")
-    from unfuse.train.export import export
-
-    if to.suffix != ".onnx":
-        raise FormatError(f"{to}: name a file that ends in .onnx")
-    for name in ("checkpoint.json", "checkpoint.safetensors"):
-        if not (checkpoint / name).is_file():
-            raise UnfuseError(f"{checkpoint} holds no {name}: give the --out folder of a training run")
-    folder(to.parent)
-    card = json.loads((checkpoint / "checkpoint.json").read_text())
-    paths = {"pack", "out", "start"}  # of this machine; they say nothing to whoever gets the file
-    card["params"] = {name: value for name, value in card["params"].items() if name not in paths}
-    export(checkpoint, to, card)
-    print(to)
-
-
-@app.command()
+@cli_evaluate.evaluate.command("DESIGNS")
 def evaluate(
     designs: Annotated[Path, typer.Argument(metavar="DESIGNS", help="A folder of designs with their true layers.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The report's folder.")] = Path("report"),

@@ -15,12 +15,20 @@ from unfuse.errors import UnfuseError, require
 from unfuse.terminal import err, progress
 
 
-class AnyStage(TyperGroup):
-    """A group whose first word may be a stage's name as well: `train vae` is `train STAGE vae`."""
+class Otherwise(TyperGroup):
+    """A group of which one verb need not be said: whatever is none of its verbs is that one's first argument."""
+
+    verb = ""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         known = args[0] in self.commands or args[0].startswith("-")
-        return super().resolve_command(ctx, args if known else ["STAGE", *args])
+        return super().resolve_command(ctx, args if known else [self.verb, *args])
+
+
+class AnyStage(Otherwise):
+    """`train vae` is `train STAGE vae`."""
+
+    verb = "STAGE"
 
 
 train = typer.Typer(
@@ -137,3 +145,64 @@ def go(stage: Any, params: Any, minutes: float | None, dry_run: bool) -> None:
     if reached < params.steps and minutes is None:
         err.print(f"stopped at step {reached} of {params.steps}, saved: the same command goes on", soft_wrap=True)
         sys.exit(128 + signal.SIGINT)
+
+
+@train.command()
+def pack(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="JOB", help="The folder to take to the other machine.")],
+    pack: Annotated[Path | None, typer.Option(metavar="DIR", help="What 'unfuse corpus build' made.")] = None,
+    records: Annotated[Path | None, typer.Option(metavar="DIR", help="What 'unfuse corpus psd' made.")] = None,
+) -> None:
+    """Pack a run, its code and its data into files of at most 16 MiB, 64 MiB in all, for a machine that is lent."""
+    pieces = needed()
+    print(pieces.pack(run, folder_of(pack, records), out, say))
+
+
+@train.command()
+def piece(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The folder that 'unfuse train pack' made.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RESULT", help="The folder to bring back.")],
+    minutes: MinutesOption = None,
+    until: Annotated[int | None, typer.Option(metavar="STEP", help="Stop at this step of the run.")] = None,
+) -> None:
+    """Run one piece of a packed run; 'python JOB/piece.py -o RESULT' does it where unfuse is not installed."""
+    print(needed().piece(job, out, minutes, until, say))
+
+
+@train.command()
+def take(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="The folder that 'unfuse train piece' made.")],
+    run: RunArgument,
+) -> None:
+    """Take the result of a piece into its run, checked by hash."""
+    print(needed().take(result, run, say))
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An .onnx file, a .safetensors file (LoRA), or a folder.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The published checkpoint that was tuned, for a folder of it.")
+    ] = None,
+) -> None:
+    """Turn a training run into what an engine takes: embedded, trained:OUT, or qwen:OUT."""
+    for module in ("torch", "safetensors"):
+        require(module, "train", "export")
+    from unfuse.train.publish import publish
+
+    print(publish(run, out, model))
+
+
+def needed() -> Any:
+    """The module of pieces, with what it needs."""
+    for module in ("torch", "safetensors"):
+        require(module, "train", "training")
+    from unfuse.train import pieces
+
+    return pieces
+
+
+def say(line: str) -> None:
+    """A line for people."""
+    err.print(escape(line), soft_wrap=True)

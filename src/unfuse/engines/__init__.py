@@ -91,6 +91,7 @@ TABLE: dict[str, Entry] = {
     "qwen": Entry(
         "unfuse.engines.qwen", "Qwen", "the published 20-billion-parameter checkpoint: qwen:FOLDER or :OWNER/NAME", True
     ),
+    "trained": Entry("unfuse.engines.trained", "Trained", "what 'unfuse train' and 'unfuse export' made", True),
     "fake": Entry("unfuse.engines.fake", "Fake", "brightness bands; for tests, and the tutorial for writing an engine"),
 }
 

@@ -103,7 +103,8 @@ class Run:
             saved, about = weights.read(params.out)
             self.step = resumed_at(params, stage, about)
             self.net.load_state_dict(weights.part(saved, "net."), strict=not stage.lean)
-        self.net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.preserve_format if params.parallel == "fsdp" else torch.channels_last  # FSDP's shards are rows
+        self.net.to(place.device, memory_format=layout)  # type: ignore[call-overload]
         parallel.prepare(self.net, compiled=params.compile, recompute=params.recompute)
         self.objective = Objective(self.net)
         self.call = parallel.spread(self.objective, params.parallel)
