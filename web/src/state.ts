@@ -89,6 +89,7 @@ let queue: Promise<unknown> = Promise.resolve()
 async function take(next: Stack, done?: Patch): Promise<void> {
   latest = next.version
   await loadProxies(next)
+  if (next.id === stack.value?.id) for (const note of next.notes.filter((each) => !stack.value!.notes.includes(each))) notify(note)
   batch(() => {
     stack.value = next
     patches.value = patches.value.filter((patch) => patch !== done)

@@ -4,8 +4,9 @@ import type { Edit } from '../api'
 import { find, stack, travel } from '../state'
 
 const WORDS: Record<string, string> = {
-  bring_forward: 'Bring forward', canvas: 'Resize the canvas', drop_shadow: 'Shadow', merge_all: 'Merge all', merge_down: 'Merge down',
-  replace_picture: 'Replace picture of', replace_text: 'Set text of', send_backward: 'Send backward',
+  blend: 'Blend mode of', bring_forward: 'Bring forward', brightness: 'Brightness of', canvas: 'Resize the canvas', contrast: 'Contrast of',
+  drop_shadow: 'Shadow of', hue: 'Hue of', merge_all: 'Merge all', merge_down: 'Merge down', opacity: 'Opacity of', outline: 'Outline of',
+  replace_picture: 'Replace picture of', replace_text: 'Set text of', saturation: 'Saturation of', send_backward: 'Send backward',
 }
 const names = new Map<string, string>() // of layers that are gone by now, too
 
@@ -36,7 +37,7 @@ export function HistoryPanel() {
         <li key={index}>
           <button type="button" ref={index === position ? here : null} class={index === position ? 'chosen' : index > position ? 'faint' : ''}
             aria-current={index === position ? 'step' : undefined} onClick={() => index !== position && void travel(index)}>
-            <span class="number">{index}</span><span class="name">{name}</span>
+            <span class="number">{index}</span><span class="name" title={name}>{name}</span>
           </button>
         </li>
       ))}
