@@ -301,6 +301,7 @@ class Jobs:
         try:
             async for news in runner.run(message, folder):
                 if job.state != "running":
+                    runner.cancel(job.id)  # again: it may have been starting
                     continue
                 if "error" in news:
                     self.end(job, "failed", error={key: news["error"][key] for key in ("type", "message")})

@@ -53,7 +53,7 @@ def run(options: Options, browser: bool, say: Any) -> None:
 def bound(options: Options) -> socket.socket:
     """A socket at the address. Raises ServerError where it is taken, or none of this machine."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: else asyncio leaves Nagle on
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))
