@@ -75,11 +75,12 @@ def designs(root: Path) -> Path:
 def main(root: Path) -> None:
     """Everything, one command after the other, in the folder `root`."""
     pack, runs = parts(root / "pack"), root / "runs"
-    unfuse("train", "vae", "--pack", pack, "-o", runs / "vae", *TINY, "--steps", "60", "--rate", "0.004")
+    quick = ("--rate", "0.004", "--warmup", "5")
+    unfuse("train", "vae", "--pack", pack, "-o", runs / "vae", *TINY, *quick, "--steps", "50")
     start = runs / "vae"
     for stage in ("text-to-rgb", "text-to-layers", "image-to-layers"):
         more = ("--sheet-every", "20") if stage == "image-to-layers" else ()
-        options = ("--steps", "20", "--rate", "0.003", "--warmup", "5", *more)
+        options = ("--steps", "20", *quick, *more)
         unfuse("train", stage, "--pack", pack, "--start", start, "-o", runs / stage, *TINY, *options)
         start = runs / stage
     rgba = root / "rgba"

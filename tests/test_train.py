@@ -144,6 +144,7 @@ def test_a_vae_run_hands_its_weights_and_statistics_to_the_flow(pack: Path, tmp_
     assert all(torch.equal(v, kept[f"vae.{k}"]) for k, v in trained.items())
     measured, used = weights.about_of(first.out)["latent_mean"], weights.about_of(second.out)["model"]["vae"]
     assert used["latent_mean"] == measured
+    assert flow.build(replace(second, start=None)).params == flow.build(second).params  # it knows them by itself now
     third = replace(second, out=tmp_path / "layers", start=second.out, steps=1, sheet_every=1, rate=0.0)
     run(STAGES["image-to-layers"], third)
     assert difference(second.out, third.out, "ema.") == 0

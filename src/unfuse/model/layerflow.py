@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from einops import rearrange, repeat
@@ -30,6 +30,7 @@ from unfuse.tokens import PATCH, pack, position_ids, unpack
 BYTES = 256
 LONGEST = 192  # bytes of a caption that are read
 
+Params = TypeVar("Params")
 Read = Callable[[Sequence[str]], tuple[Tensor, Tensor]]  # captions to states `b t d` and their mask `b t`
 
 
@@ -52,10 +53,11 @@ class LayerFlowParams:
     @classmethod
     def read(cls, about: dict[str, Any]) -> LayerFlowParams:
         """The params out of what `dataclasses.asdict` and JSON made of them."""
-        return cls(_read(VAEParams, about["vae"]), _read(MMDiTParams, about["mmdit"]), about["reader"])
+        return cls(described(VAEParams, about["vae"]), described(MMDiTParams, about["mmdit"]), about["reader"])
 
 
-def _read(kind: Any, about: dict[str, Any]) -> Any:
+def described(kind: type[Params], about: dict[str, Any]) -> Params:
+    """A params dataclass out of what JSON made of its fields: lists are tuples."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in about.items()})
 
 

@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from unfuse.model.layerflow import described
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
 from unfuse.pixels import replacing
 from unfuse.tokens import position_ids
@@ -44,8 +45,7 @@ def params_of(about: dict[str, Any]) -> SlotNetParams:
     """The sizes in a run's JSON; of a run from before they stood there, those that ship."""
     if "model" not in about:
         return SHIPPED
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
-    return SlotNetParams(**fields)
+    return described(SlotNetParams, about["model"])
 
 
 def traced(net: SlotNet) -> onnx.ModelProto:

@@ -53,9 +53,9 @@ SIZES = {
 
 
 def build(params: TrainParams) -> LayerFlow:
-    """The model of a size; where it starts from a run, with that run's VAE."""
+    """The model of a size, with the VAE of the run that goes on, or of the one that it starts from."""
     sizes: LayerFlowParams = size_of(SIZES, params, "of flow")
-    about = {} if params.start is None else about_of(params.start)
+    about = about_of(params.out) or ({} if params.start is None else about_of(params.start))
     if "vae" in about.get("model", {}):
         sizes = replace(sizes, vae=LayerFlowParams.read(about["model"]).vae)
     elif about.get("stage") == "vae":

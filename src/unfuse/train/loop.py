@@ -96,15 +96,16 @@ class Run:
         torch.manual_seed(params.seed)
         self.stage, self.params, self.place, self.step = stage, params, place, 0
         self.net = (stage.load or stage.build)(params)
-        if params.start is not None:
-            stage.begin(self.net, weights.weights_of(params.start))
         saved: dict[str, Tensor] = {}
-        if (params.out / weights.ABOUT).exists():
+        if not (params.out / weights.ABOUT).exists():
+            if params.start is not None:
+                stage.begin(self.net, weights.weights_of(params.start))
+        else:
             saved, about = weights.read(params.out)
             self.step = resumed_at(params, stage, about)
             self.net.load_state_dict(weights.part(saved, "net."), strict=not stage.lean)
-        layout = torch.preserve_format if params.parallel == "fsdp" else torch.channels_last  # FSDP's shards are rows
-        self.net.to(place.device, memory_format=layout)  # type: ignore[call-overload]
+        if params.parallel != "fsdp":  # which takes a block at a time, and shards of rows
+            self.net.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         parallel.prepare(self.net, compiled=params.compile, recompute=params.recompute)
         self.objective = Objective(self.net)
         self.call = parallel.spread(self.objective, params.parallel)

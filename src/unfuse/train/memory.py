@@ -116,9 +116,14 @@ def saved(stage: Stage, net: nn.Module, arrays: Tensors) -> int:
 
 def lines(memory: Memory, place: Place) -> list[str]:
     """The reckoning for people."""
-    parts = ", ".join(f"{name} {value / GB:.2f} GB" for name, value in memory._asdict().items())
+    parts = ", ".join(f"{name} {size(value)}" for name, value in memory._asdict().items())
     each = f"each of {place.count} processes" if place.count > 1 else "this run"
-    return [f"{each} needs about {memory.total / GB:.2f} GB: {parts} (kept for the way back: estimated)"]
+    return [f"{each} needs about {size(memory.total)}: {parts} (kept for the way back: estimated)"]
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
 
 
 def check(memory: Memory, params: TrainParams, place: Place) -> None:
@@ -136,6 +141,6 @@ def check(memory: Memory, params: TrainParams, place: Place) -> None:
         cures += ["--parallel fsdp on more GPUs", "a smaller --size"]
     where = "GPU memory" if place.device.startswith("cuda") else "RAM"
     raise UnfuseError(
-        f"this run needs about {memory.total / GB:.1f} GB in each process, and {free / GB:.1f} GB of {where} are free: "
+        f"this run needs about {size(memory.total)} in each process, and {size(free)} of {where} are free: "
         f"take {', or '.join(cures)}"
     )

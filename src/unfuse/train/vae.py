@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from unfuse.model.layerflow import described
 from unfuse.model.vae import VAE, VAEParams, rgba_from_rgb
 from unfuse.train import data, sheets
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want, size_of
@@ -42,8 +43,7 @@ def params_of(about: dict[str, Any]) -> VAEParams:
     """The params in a run's JSON; of a run from before they stood there, the small ones."""
     if "model" not in about:
         return SIZES["small"]
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
-    return VAEParams(**fields)
+    return described(VAEParams, about["model"])
 
 
 def build(params: TrainParams) -> VAE:
