@@ -42,7 +42,9 @@ export const SHORTCUTS: [string, [string, string][]][] = [
 
 const ARROWS: Record<string, [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 const MODIFIERS = new Set(['Shift', 'Control', 'Alt', 'Meta'])
-const typing = (target: EventTarget | null) => target instanceof Element && target.closest('input, textarea, select, dialog, [role=menu]') !== null
+const inside = (target: EventTarget | null, selector: string) => target instanceof Element && target.closest(selector) !== null
+const typing = (target: EventTarget | null) => inside(target, 'input[type=text], textarea, dialog, [role=menu]')
+const operated = (target: EventTarget | null) => inside(target, 'input, select') // they have uses of their own for plain keys
 
 function plainKey(event: KeyboardEvent, board: Board): boolean {
   const layer = only.value
@@ -94,6 +96,7 @@ export function listen(board: Board): () => void {
     if (event.defaultPrevented || typing(event.target)) return
     const command = event.ctrlKey || event.metaKey
     if (!(event.key in ARROWS) && !MODIFIERS.has(event.key)) act.finishNudge()
+    if (!command && operated(event.target)) return
     if (command ? commandKey(event) : plainKey(event, board)) event.preventDefault()
   }
   const up = (event: KeyboardEvent) => {

@@ -91,7 +91,7 @@ export function NumberField({ label, value, min = -1e6, max = 1e6, unit = '', di
         onInput={(event) => setText(event.currentTarget.value)}
         onBlur={take}
         onKeyDown={(event) => {
-          if (event.key === 'Enter') take()
+          if (event.key === 'Enter') event.currentTarget.blur() // so that Ctrl Z is the project's again
           if (event.key === 'Escape') setText(null)
           const step = { ArrowUp: 1, ArrowDown: -1 }[event.key]
           if (!step) return
