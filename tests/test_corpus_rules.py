@@ -313,11 +313,11 @@ def blurred(levels: NDArray[np.uint8], x: int, y: int, radius: int) -> NDArray[n
 
 
 def textured(seed: int = 0) -> NDArray[np.uint8]:
-    """What a photograph has: detail at all scales."""
+    """What a photograph of gravel has: large shapes, and detail all over."""
     rng = np.random.default_rng(seed)
     spread = sum(
-        cv2.resize(rng.random((n, n), np.float32), (512, 512), interpolation=cv2.INTER_CUBIC) * 4 / n**0.75
-        for n in (8, 16, 32, 64, 128, 256, 512)
+        weight * cv2.resize(rng.random((n, n), np.float32), (512, 512), interpolation=cv2.INTER_CUBIC)
+        for n, weight in ((8, 1.0), (24, 1.0), (256, 0.6))
     )
     levels = (spread - spread.min()) / np.ptp(spread) * 255
     return np.dstack([levels, levels, levels, np.full_like(levels, 255)]).astype(np.uint8)

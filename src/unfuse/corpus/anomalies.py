@@ -24,9 +24,10 @@ REPEATS = 0.45  # autocorrelation of alpha at a shift, from which it counts as t
 MARKS = re.compile(r"water\s*mark|\bsample\b|\bpreview\b|\bcopyright\b|\bproof\b|©|水印|样稿|透かし", re.IGNORECASE)
 
 SIDE = 512  # pixels at which blur is looked for
-SOFT = 0.2  # of the layer's usual ratio of fine to coarse detail; a blurred patch has less
-COARSE = 0.016  # mean step of coarse detail, below which a region is simply flat
+SOFT = 0.18  # of the layer's usual ratio of fine to coarse detail; a blurred patch has less
+COARSE = 0.02  # mean step of coarse detail, below which a region is simply flat
 BLURRED = (0.003, 0.2)  # of the layer, that a blurred face covers
+PHOTO = 0.002  # median step of fine detail of a photograph; drawings are flat or smooth for the most part
 VARIED = 0.03  # of brightness, its standard deviation inside; what has less is flat, next to something that is not
 RING = 4.0  # times as much fine detail as inside has what surrounds it
 
@@ -110,7 +111,7 @@ def blurred_faces(layer: Layer) -> Box | None:
 
     Someone's face made unrecognisable: a compact patch (its outline's hull is full of it, neither side more than twice
     the other), 0.3 to 20 % of the layer, with far less fine detail than its coarse detail calls for, in sharp
-    surroundings. Backgrounds out of focus surround something and are not compact; skies have no coarse detail.
+    surroundings, of a layer that is detailed for the most part. Backgrounds out of focus surround something and are not compact; skies have no coarse detail.
     """
     levels = pixels_of(layer)
     scale = min(1.0, SIDE / max(levels.shape[:2]))
@@ -123,7 +124,7 @@ def blurred_faces(layer: Layer) -> Box | None:
     fine, coarse = _steps(grey, 0.6, 4), _steps(grey, 4, 8) + _steps(grey, 10, 12)
     sharpness = fine / np.maximum(coarse, 1e-4)
     busy = (coarse > COARSE) & (solid > 0)
-    if not busy.any():
+    if not busy.any() or float(np.median(fine[solid > 0])) < PHOTO:
         return None
     soft = (busy & (sharpness < SOFT * float(np.median(sharpness[busy])))).astype(np.uint8)
     soft = cv2.morphologyEx(soft, cv2.MORPH_CLOSE, np.ones((13, 13), np.uint8))

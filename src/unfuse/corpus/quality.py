@@ -27,6 +27,7 @@ td.n, th.n { text-align: right }
 figure { margin: 0; width: 128px } figcaption { font-size: .75rem; color: var(--dim); overflow-wrap: anywhere }
 figure img { display: block; max-width: 128px; max-height: 128px; border: 1px solid var(--line);
   background: repeating-conic-gradient(#d6d6d6 0 25%, #f6f6f6 0 50%) 0 0 / 16px 16px }
+.left img { background: repeating-conic-gradient(#666 0 25%, #888 0 50%) 0 0 / 16px 16px }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 """
 
@@ -165,7 +166,7 @@ def _left(rows: Rows, heavy: Heavy) -> str:
             if other == rule
         ]
         parts.append(f"<h3>{rule}: {sum(row['counts'][rule] for row in found)} layers</h3>")
-        parts.append(f"<p class=dim>{escape(RULES[rule])}</p><div class=row>")
+        parts.append(f"<p class=dim>{escape(RULES[rule])}</p><div class='row left'>")
         parts += [_figure(data, f"{name} · {file}") for name, data, file in layers[:LEFT_SHOWN]]
         parts.append("</div>")
     return "".join(parts) or "<p>None.</p>"
