@@ -111,7 +111,8 @@ def blurred_faces(layer: Layer) -> Box | None:
 
     Someone's face made unrecognisable: a compact patch (its outline's hull is full of it, neither side more than twice
     the other), 0.3 to 20 % of the layer, with far less fine detail than its coarse detail calls for, in sharp
-    surroundings, of a layer that is detailed for the most part. Backgrounds out of focus surround something and are not compact; skies have no coarse detail.
+    surroundings, of a layer that is detailed for the most part. Backgrounds out of focus surround something and are not
+    compact; skies have no coarse detail.
     """
     levels = pixels_of(layer)
     scale = min(1.0, SIDE / max(levels.shape[:2]))
