@@ -17,8 +17,11 @@ from unfuse.composite import flatten, reflatten
 from unfuse.edits import TABLE
 from unfuse.errors import StackError
 from unfuse.layers import Box, Layer, LayerStack
+from unfuse.textblock import TextBlock, TextLine
 
 W, H = 96, 80
+
+SALE = TextBlock((TextLine("SALE", ((20, 40), (60, 40), (60, 52), (20, 52)), 16),))
 
 
 def noise(width: int, height: int, seed: int, depth: int = 8) -> Any:
@@ -55,7 +58,7 @@ def stack() -> LayerStack:
         (W, H),
         (
             layer("Back", (0, 0, W, H), noise(W, H, 2), kind="background"),
-            layer("Badge", (8, 14, 72, 78), disc(64, (200, 30, 40)), opacity=0.9),
+            layer("Badge", (8, 14, 72, 78), disc(64, (200, 30, 40)), opacity=0.9, text=SALE),
             group,
             layer("Headline", (30, 60, 90, 76), noise(60, 16, 3), kind="text", blend_mode="multiply"),
         ),
@@ -90,6 +93,7 @@ EDITS: dict[str, dict[str, Any]] = {  # for every op an edit of the layer Badge
     "rename": {"name": "Seal"},
     "duplicate": {},
     "replace_picture": {"picture": np.full((9, 12, 3), 200, np.uint8)},
+    "replace_text": {"text": "Off", "font": "Inter"},
     "crop": {"box": [0, 0, 30, 50]},
     "mask": {"picture": np.eye(8, dtype=np.uint8) * 255},
     "extract": {},

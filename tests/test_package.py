@@ -26,8 +26,8 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 # The reading order: a module imports only modules that stand above it. A folder of modules is one line; inside it
 # modules may import each other.
 ORDER = (
-    *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading"),
-    *("fields", "oklab", "affine", "looks", "effects", "render", "selection", "edits", "recipe"),
+    *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite", "recompose", "refine", "reading", "lettering"),
+    *("fields", "oklab", "affine", "looks", "effects", "render", "typefaces", "typeset", "selection", "edits", "recipe"),
     *("formats", "variants", "flow", "tokens", "saliency", "model", "engines", "naming", "decomposition"),
     *("corpus", "train", "evaluate", "terminal", "server", "cli_corpus", "cli_serve", "cli_train", "cli_evaluate", "cli"),
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse import __version__, engines, naming, pixels, reading, refine
+from unfuse import __version__, engines, lettering, naming, pixels, reading, refine
 from unfuse.engines import Count, Engine, EngineLayers, OnStep
 from unfuse.errors import EngineError, StackError
 from unfuse.layers import Kind, Layer, LayerStack, Provenance
@@ -163,8 +163,8 @@ def assemble(picture: Picture, answer: EngineLayers, asked: Count, about: Proven
         native, kinds = refine.refine(picture.pixels, small[shown], depth=picture.depth), [kinds[i] for i in shown]
     said: list[TextBlock | None] = [None] * len(kinds)
     if about.reader:
-        said = reading.texts(reading.lines(picture.pixels), native, kinds, picture.pixels)
-    kinds = ["text" if text else kind for text, kind in zip(said, kinds, strict=True)]
+        most = MOST if asked == "auto" else asked
+        native, kinds, said = lettering.lifted(native, kinds, picture.pixels, reading.lines(picture.pixels), most)
     called = naming.names(native, kinds, [text.string if text else "" for text in said])
     layers = tuple(
         Layer.from_canvas(n, k, p).replace(text=t) for n, k, p, t in zip(called, kinds, native, said, strict=True)

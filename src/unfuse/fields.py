@@ -31,6 +31,9 @@ How = Annotated[
 Picture = Annotated[Any, Field(description="A picture file; in Python also bytes, a PIL image or an array.")]
 Name = Annotated[str, Field(minLength=1)]
 
+Words = Annotated[str, Field(pattern=r"\S", description="A text; a line break in it is kept.")]
+Weight = Annotated[int, Field(minimum=100, maximum=900, description="Regular is 400, bold 700.")]
+
 ONE = Field(description="A layer: id, name, index from the bottom, or 'at x,y'.", type=["string", "integer"])
 ANY = Field(
     description="Layers: id, name, index from the bottom, 'at x,y', 'kind:text', a pattern such as 'B*', or a list.",

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unfuse.boxes import Box
 from unfuse.errors import MissingExtra, require
 from unfuse.layers import to_8_bit
 from unfuse.textblock import Point, Quad, TextBlock, TextLine, aligned
@@ -233,7 +234,7 @@ def texts(
     said: dict[int, list[TextLine]] = {}
     levels = _opaque(picture)
     for line in found:
-        corners = _roomy(line)
+        corners = roomy(line)
         letters = ink(upright(levels, corners))
         best, owner, mask = AGREE, -1, letters
         for index in range(1, len(layers)):
@@ -247,6 +248,18 @@ def texts(
             said.setdefault(owner, []).append(measured(line.string, corners, patch, mask, line.confidence))
     width = layers.shape[2]
     return [block(said[index], width) if index in said else None for index in range(len(layers))]
+
+
+def colored(text: TextBlock, pixels: NDArray[Any], box: Box) -> TextBlock:
+    """The text with the colours that its letters have in a layer's pixels `h w 4` over `box`."""
+
+    def anew(line: TextLine) -> TextLine:
+        patch = upright(pixels, np.array(line.quad) - (box.left, box.top))
+        strong = patch[..., 3] > 0.9 * patch[..., 3].max()
+        color = np.median(to_8_bit(patch)[strong][:, :3], axis=0)
+        return replace(line, color=(int(color[0]), int(color[1]), int(color[2])))
+
+    return replace(text, lines=tuple(anew(line) for line in text.lines))
 
 
 def block(lines: Sequence[TextLine], width: int) -> TextBlock:
@@ -263,11 +276,11 @@ def block(lines: Sequence[TextLine], width: int) -> TextBlock:
     return TextBlock(ordered, "right" if right < 0.25 * left else "left")
 
 
-def _roomy(line: TextLine) -> NDArray[np.float64]:
-    """The corners of a line with some room around."""
+def roomy(line: TextLine, share: float = 0.2) -> NDArray[np.float64]:
+    """The corners of a line, with a share of its height as room around."""
     corners = np.array(line.quad)
     x, y = (corners[1] - corners[0]) / line.width, (corners[3] - corners[0]) / line.height
-    room = 0.2 * line.height
+    room = share * line.height
     roomy: NDArray[np.float64] = corners + room * np.array([-x - y, x - y, x + y, y - x])
     return roomy
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unfuse import affine
+from unfuse import affine, reading
 from unfuse.effects import effect, reach
 from unfuse.errors import StackError
 from unfuse.layers import DEPTHS, IDENTITY, Affine, Box, Layer, Original
@@ -46,11 +46,14 @@ def remade(layer: Layer, **changes: Any) -> Layer:
     moved = affine.then(affine.inverse(old.transform), now.transform)
     text = layer.text.transformed(moved) if layer.text and now.pixels is old.pixels else None
     if now.transform == IDENTITY and not now.looks and not now.effects:
+        text = reading.colored(text, now.pixels, now.box) if text and old.looks else text
         return layer.replace(box=now.box, pixels=now.pixels, original=None, text=text)
     same = now.pixels is old.pixels and (now.looks, now.effects) == (old.looks, old.effects)
     if same and layer.original and _is_whole(moved):
         return layer.replace(box=layer.box.moved(round(moved[2]), round(moved[5])), original=now, text=text)
     box, pixels = render(now)
+    if text and now.looks != old.looks:
+        text = reading.colored(text, pixels, box)
     return layer.replace(box=box, pixels=pixels, original=now, text=text)
 
 

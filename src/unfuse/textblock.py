@@ -88,6 +88,10 @@ class TextLine:
         (x, y), (right, down), _, (u, v) = self.quad
         return (right - x) * (v - y) - (down - y) * (u - x) < 0
 
+    def shifted(self, x: float, y: float) -> TextLine:
+        """The line so many pixels further right and down."""
+        return self.transformed((1.0, 0.0, x, 0.0, 1.0, y))
+
     def transformed(self, transform: Affine) -> TextLine:
         """The line after a transform of the canvas."""
         a, b, c, d, e, f = transform

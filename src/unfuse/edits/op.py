@@ -55,7 +55,10 @@ class Op:
     @property
     def positional(self) -> tuple[str, ...]:
         """The fields that a method takes by place."""
-        return ("layer",) if "layer" in self.fields else ()
+        if self.is_step:
+            return ("layer",)
+        parameters = list(inspect.signature(self.signature).parameters.values())[1:]
+        return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
     @property
     def required(self) -> list[str]:

@@ -1,0 +1,172 @@
+"""Lettering: text that was read becomes layers of its own, one a paragraph, clean enough to be set anew.
+
+An engine works at a bucket where strokes are thinner than a pixel; what it takes for text leaves ghosts in the layers
+below. Here, at native size, the ink of lines that were read is known to the pixel: below it every layer is continued
+from around it, alpha and colour, and what the picture then shows more is the text's alpha, by unmixing `c = a F + (1 -
+a) B` with F the ink's colour, B what lies below. `recompose` makes it exact again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfuse import reading
+from unfuse.layers import Kind
+from unfuse.pixels import Levels, quantise, to_float
+from unfuse.recompose import recompose, weights
+from unfuse.refine import spread
+from unfuse.textblock import TextBlock, TextLine
+
+SURE = 0.8  # confidence of a line that becomes a layer
+CONTRAST = 0.12  # between ink and what lies below it
+WRONG = 0.12  # mean error of unmixing around the letters above which they are more than ink of a colour
+SOFT = 0.06  # alphas nearer to 0 or 1 are 0 or 1
+GHOST = 2 / 192  # of the picture's side: how far around letters an engine at its bucket may have seen them
+LEFT = 0.15  # of a text layer's alpha: what is less is dust when its letters have gone into their own layer
+
+
+@dataclass(frozen=True, eq=False)
+class Lettering:
+    """A paragraph taken off the layers: where it is, its own pixels there, and the layers below it without it."""
+
+    text: TextBlock
+    rows: slice
+    columns: slice
+    pixels: NDArray[np.float32]  # h w 4
+    below: NDArray[np.float32]  # l h w 4
+
+
+def lifted(
+    layers: Levels, kinds: Sequence[Kind], picture: NDArray[np.float32], found: Sequence[TextLine], most: int
+) -> tuple[Levels, list[Kind], list[TextBlock | None]]:
+    """Layers `l h w 4` with each paragraph on top as a layer of its own, their kinds, and what they say.
+
+    picture: `h w 4` float32 in 0..1. found: the lines read in it. At most `most` layers: paragraphs share one layer
+    where they must. What cannot be taken off cleanly stays where the engine has it, and is said there if that has it
+    alone. The layers flatten to the picture as before.
+    """
+    work, taken = to_float(layers), list[Lettering]()
+    sure = [line for line in found if line.confidence >= SURE]
+    for paragraph in reading.block(sure, picture.shape[1]).paragraphs if sure else ():
+        if len(layers) > 1 and (letters := lettering(work, picture, paragraph)) is not None:
+            work[:, letters.rows, letters.columns] = letters.below
+            taken.append(letters)
+    before, after = (x[..., 3].sum(axis=(1, 2)) for x in (to_float(layers), work))
+    kept = [i for i in range(len(layers)) if kinds[i] != "text" or after[i] > LEFT * before[i]]
+    parts = [taken] if len(kept) + len(taken) > most else [[letters] for letters in taken]
+    if not taken or len(kept) + len(parts) > most:
+        said = reading.texts(found, layers, kinds, picture)
+        return layers, ["text" if text else kind for text, kind in zip(said, kinds, strict=True)], said
+    own = [_canvas(part, picture.shape) for part in parts]
+    depth: Any = layers.dtype.itemsize * 8
+    whole = _exact(quantise(picture, depth), layers, kept, np.stack([*work[kept], *own]))
+    read = {line for letters in taken for line in letters.text.lines}
+    new = [reading.block([line for x in part for line in x.text.lines], picture.shape[1]) for part in parts]
+    unread = [line for line in found if line not in read]
+    rest = reading.texts(unread, whole[: len(kept)], [kinds[i] for i in kept], picture)
+    named: list[Kind] = ["text" if text else kinds[i] for i, text in zip(kept, rest, strict=True)]
+    return whole, [*named, *["text" for _ in new]], [*rest, *new]
+
+
+def lettering(layers: NDArray[np.float32], picture: NDArray[np.float32], text: TextBlock) -> Lettering | None:
+    """A paragraph taken off layers `l h w 4`; None where its letters are not ink of a colour on something else."""
+    import cv2
+
+    room = round(max(line.size for line in text.lines))
+    left, top, right, bottom = text.bounds
+    rows = slice(max(0, int(top) - room), int(bottom) + room + 1)
+    columns = slice(max(0, int(left) - room), int(right) + room + 1)
+    rgb = picture[rows, columns, :3]
+    ink = np.zeros(rgb.shape[:2], np.uint8)
+    for line in text.lines:
+        ink |= _ink(rgb, line.shifted(-columns.start, -rows.start))
+    near = _around(ink, max(3, round(0.06 * room)))
+    far = _around(ink, round(max(0.1 * room, GHOST * math.sqrt(picture[..., 0].size))))
+    if far.all():
+        return None
+    beneath = _filled(rgb, near)
+    core = cv2.erode(ink, np.ones((3, 3), np.uint8)).astype(bool)
+    core = core if core.sum() > 0.2 * ink.sum() else ink.astype(bool)
+    colour = spread(rgb, core.astype(np.float32))
+    across = colour - beneath
+    alpha = ((rgb - beneath) * across).sum(-1) / ((across**2).sum(-1) + 1e-4)
+    alpha = np.where(near, np.clip(alpha, 0, 1), 0)
+    alpha = np.where(core | (alpha > 1 - SOFT), 1, np.where(alpha < SOFT, 0, alpha))
+    error = np.abs(rgb - beneath - alpha[..., None] * across).max(-1)
+    if not core.any() or np.median(np.abs(across)[core].max(-1)) < CONTRAST or error[near & ~core].mean() > WRONG:
+        return None
+    colour = np.where(alpha[..., None] == 1, rgb, colour)
+    pixels = np.concatenate([colour, alpha[..., None]], -1).astype(np.float32)
+    return Lettering(text, rows, columns, pixels, _without(layers[:, rows, columns], beneath, far))
+
+
+def _ink(rgb: NDArray[np.float32], line: TextLine) -> NDArray[np.uint8]:
+    """Which pixels `h w` of a picture `h w 3` are a line's letters."""
+    import cv2
+
+    corners = reading.roomy(line)
+    patch = reading.upright(np.floor(rgb * 255 + 0.5).clip(0, 255).astype(np.uint8), corners)
+    height, width = patch.shape[:2]
+    to = np.array([(0, 0), (width, 0), (0, height)], np.float32) - 0.5
+    way = cv2.getAffineTransform(to, corners[[0, 1, 3]].astype(np.float32) - 0.5)
+    letters = reading.ink(patch).astype(np.uint8)
+    return np.asarray(cv2.warpAffine(letters, way, rgb.shape[1::-1], flags=cv2.INTER_NEAREST), np.uint8)
+
+
+def _around(ink: NDArray[np.uint8], reach: int) -> NDArray[np.bool_]:
+    """What is within so many pixels of ink."""
+    import cv2
+
+    return np.asarray(cv2.dilate(ink, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)).astype(bool))
+
+
+def _filled(rgb: NDArray[np.float32], near: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """A picture `h w 3` without letters, continued from what is around them (Telea 2004)."""
+    import cv2
+
+    levels = np.floor(rgb * 255 + 0.5).clip(0, 255).astype(np.uint8)
+    filled = cv2.inpaint(levels, near.astype(np.uint8), 4, cv2.INPAINT_TELEA)
+    return np.where(near[..., None], filled / np.float32(255), rgb).astype(np.float32)
+
+
+def _without(layers: NDArray[np.float32], beneath: NDArray[np.float32], far: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Layers `l h w 4` without letters, as far around these as an engine may have seen them: each as it is at the
+    nearest place beyond, the one that is seen most in the colours `h w 3` of what lies beneath the letters.
+    """
+    import cv2
+
+    _, label = cv2.distanceTransformWithLabels(far.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    place = np.zeros(label.max() + 1, np.intp)
+    place[label[~far]] = np.flatnonzero(~far)
+    clean = layers.reshape(len(layers), -1, 4)[:, place[label]]
+    clean[0, ..., 3] = 1
+    seen = weights(clean[..., 3]) > 0.5
+    clean[..., :3] = np.where(seen[..., None] & far[..., None], beneath, clean[..., :3])
+    return clean
+
+
+def _exact(picture: Levels, layers: Levels, kept: list[int], work: NDArray[np.float32]) -> Levels:
+    """`recompose` of the rows in which something has changed, or a layer is gone."""
+    gone = [i for i in range(len(layers)) if i not in kept]
+    changed = work[len(kept) :, ..., 3].any(axis=(0, 2)) | layers[gone][..., 3].any(axis=(0, 2))
+    changed |= (work[: len(kept)] != to_float(layers[kept])).any(axis=(0, 2, 3))
+    rows = np.flatnonzero(changed)
+    part = slice(int(rows[0]), int(rows[-1]) + 1)
+    whole = np.concatenate([layers[kept], np.zeros((len(work) - len(kept), *layers.shape[1:]), layers.dtype)])
+    whole[:, part] = recompose(picture[part], work[:, part])
+    return whole
+
+
+def _canvas(part: Sequence[Lettering], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Paragraphs as one full-canvas layer `h w 4`."""
+    canvas = np.zeros((shape[0], shape[1], 4), np.float32)
+    for letters in part:
+        there = canvas[letters.rows, letters.columns]
+        there[...] = np.where(letters.pixels[..., 3:] > there[..., 3:], letters.pixels, there)
+    return canvas
