@@ -166,11 +166,12 @@ def convert(
     text: Annotated[
         str | None, typer.Option("--text", metavar="live|picture", help="What text becomes, where a format has text.")
     ] = None,
+    slide: Annotated[int | None, typer.Option("--slide", help="Which slide of a .pptx to read, from 1.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a stack in another format."""
     targets = aims([to], suffix, as_json)
-    whole = read(stack, limit_megapixels)
+    whole = read(stack, limit_megapixels, **({"slide": slide} if slide is not None else {}))
     whole = write(whole, targets, **({"text": text} if text else {}))
     tell(whole, targets, as_json, stack)
 

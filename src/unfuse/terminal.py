@@ -100,10 +100,10 @@ def standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def read(source: str, limit_megapixels: float) -> LayerStack:
+def read(source: str, limit_megapixels: float, **options: Any) -> LayerStack:
     """A stack from a path, or from standard input, where its first bytes say what it is."""
     if source != STANDARD:
-        return formats.read(source, limit_megapixels=limit_megapixels)
+        return formats.read(source, limit_megapixels=limit_megapixels, **options)
     data = standard_input()
     suffix = MAGIC.get(data[:4])
     if suffix is None:

@@ -36,14 +36,25 @@ class Format:
     reads: bool
     keeps: str
     options: tuple[str, ...] = ()
+    read_options: tuple[str, ...] = ()
 
     def write(self, stack: LayerStack, file: BinaryIO | Path, suffix: str, options: Mapping[str, Any]) -> Notes:
         """Write with options, which must be among this format's own; returns notes. Raises FormatError."""
-        if unknown := next(iter(options.keys() - set(self.options)), None):
-            known = ", ".join(self.options) or "none"
-            raise FormatError(f"{unknown!r} is not an option of {self.name} files: they have {known}")
+        self.check(options, self.options)
         notes: Notes = self.load().write(stack, file, suffix, **options)
         return notes
+
+    def read(self, file: BinaryIO, what: str, max_pixels: int, options: Mapping[str, Any]) -> LayerStack:
+        """Read with options, which must be among this format's own. Raises FormatError."""
+        self.check(options, self.read_options)
+        stack: LayerStack = self.load().read(file, what=what, max_pixels=max_pixels, **options)
+        return stack
+
+    def check(self, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        """Raise FormatError for an option that is none."""
+        if unknown := next(iter(options.keys() - set(known)), None):
+            there = ", ".join(known) or "none"
+            raise FormatError(f"{unknown!r} is not an option of {self.name} files: they have {there}")
 
     def load(self) -> ModuleType:
         """The format's module, imported when it is first needed: psd-tools and python-pptx take a while."""
@@ -66,7 +77,7 @@ FORMATS: tuple[Format, ...] = (
     Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("HTML", (".html",), "html", False, HTML_KEEPS),
-    Format("PowerPoint", (".pptx",), "pptx", False, PPTX_KEEPS),
+    Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, (), ("slide",)),
     Format("TIFF", TIFF, "tiff", True, PSD_KEEPS),
     Format(
         "picture",
@@ -91,9 +102,10 @@ def write(stack: LayerStack, path: str | os.PathLike[str], **options: Any) -> No
         return row.write(stack, file, Path(path).suffix.lower(), options)
 
 
-def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> LayerStack:
+def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **options: Any) -> LayerStack:
     """Read a stack; what a format has that a stack has not is said in its `notes`.
 
+    `options` are the format's own, such as `slide=2` of PowerPoint.
     The canvas may have up to `limit_megapixels`, all layers together four times as many; both are looked up before
     anything is decoded. Raises FormatError, one line, for a file that is not there, unknown, broken or too large.
     """
@@ -105,16 +117,15 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200) -> Laye
         raise FormatError(f"{path}: {row.name} files cannot be read as layers: give a folder or one of {known}")
     if not path.exists():
         raise FormatError(f"{path}: there is no such {'folder' if row is FOLDER else 'file'}; check the path")
-    stack: LayerStack
     if row is FOLDER:
-        stack = row.load().read(path, max_pixels=max_pixels)
+        row.check(options, ())
+        stack: LayerStack = row.load().read(path, max_pixels=max_pixels)
         return stack
     try:
         with path.open("rb") as file:
-            stack = row.load().read(file, what=str(path), max_pixels=max_pixels)
+            return row.read(file, str(path), max_pixels, options)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
-    return stack
 
 
 def find(path: str | os.PathLike[str]) -> Format:

@@ -18,10 +18,12 @@ from pptx.util import Emu
 from unfuse.composite import flatten
 from unfuse.errors import FormatError
 from unfuse.formats.names import clean
+from unfuse.formats.pptx_reader import PIXEL, read
 from unfuse.layers import Layer, LayerStack, to_8_bit
 from unfuse.pixels import write_flat
 
-PIXEL = 9525  # English Metric Units, 914400 an inch, at 96 pixels an inch
+__all__ = ["read", "write"]
+
 SHORTEST, LONGEST = 914_400, 51_206_400  # a slide's side: 1 to 56 inches
 LARGEST_PICTURE = 80_000_000  # pixels; python-pptx opens pictures with Pillow, which warns of bombs above 89 million
 BLANK = 6  # the default template's layout without placeholders
