@@ -104,6 +104,22 @@ def test_a_batch_in_parts_learns_what_the_batch_learns(name: str, pack: Path, tm
     assert max(float(m.abs().max()) for k, m in gradient.items() if k.endswith("exp_avg")) > 1e-3
 
 
+def test_muon_stops_and_resumes_too_and_is_told_from_adamw(pack: Path, tmp_path: Path) -> None:
+    of = STAGES["slots"]
+    straight = params(pack, tmp_path / "straight", optimizer="muon")
+    run(of, straight)
+    halved = replace(straight, out=tmp_path / "halved")
+    run(of, halved, until=1)
+    run(of, halved)
+    for which in ("net.", "ema.", "optimizer."):
+        assert difference(straight.out, halved.out, which) == 0
+    kept = {key.rpartition(".")[0]: key.rpartition(".")[2] for key in weights.weights_of(straight.out, "optimizer.")}
+    assert kept["stem.to4.0.weight"] == "momentum"
+    assert all(kept[name] != "momentum" for name in kept if name.startswith(of.ends))
+    with pytest.raises(UnfuseError, match=r"by --optimizer muon: go on with that, or begin a new run, --start"):
+        run(of, replace(halved, optimizer="adamw", steps=9))
+
+
 def test_a_checkpoint_from_before_is_taken_up(pack: Path, tmp_path: Path) -> None:
     """Weights were numbered in the optimizer's order then, and the sizes did not stand in the JSON."""
     of = STAGES["slots"]

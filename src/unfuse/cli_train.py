@@ -67,6 +67,7 @@ def run_stage(
     schedule: Annotated[str | None, typer.Option(help="Of the rate: constant, linear or cosine.")] = None,
     warmup: Annotated[int | None, typer.Option(help="Steps until the rate is full.")] = None,
     decay: Annotated[float | None, typer.Option(help="The last share of steps, in which the rate falls.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, or muon for what is inside the net.")] = None,
     ema: Annotated[float | None, typer.Option(help="How much of the averaged weights stays at each step.")] = None,
     clip: Annotated[float | None, typer.Option(help="The gradient's length at most.")] = None,
     precision: Annotated[str | None, typer.Option(help="What multiplies: bfloat16 or float32.")] = None,
@@ -98,7 +99,7 @@ def run_stage(
     given |= {"workers": workers, "save_every": save_every, "sheet_every": sheet_every, "validation": validation}
     given |= {"accumulate": accumulate, "layers": layers, "schedule": schedule, "warmup": warmup, "decay": decay}
     given |= {"ema": ema, "clip": clip, "precision": precision, "parallel": parallel, "model": model, "lora": lora}
-    given |= {"compile": compiled, "recompute": recompute, "tensorboard": tensorboard}
+    given |= {"optimizer": optimizer, "compile": compiled, "recompute": recompute, "tensorboard": tensorboard}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     go(chosen, TrainParams(data=folder_of(pack, records), out=run, **options), minutes, dry_run)
 

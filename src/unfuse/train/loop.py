@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unfuse import pixels
 from unfuse.errors import UnfuseError, require
-from unfuse.train import parallel, weights
+from unfuse.train import muon, parallel, weights
 from unfuse.train.parallel import Objective, Place
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 
@@ -114,13 +114,9 @@ class Run:
         before = weights.part(saved, "ema.")
         now = self.state()
         self.ema = {name: parallel.alike(before[name], t) if saved else t.detach().clone() for name, t in now.items()}
-        groups = [
-            {"params": [p for p in learned.values() if p.ndim > 1], "weight_decay": params.weight_decay},
-            {"params": [p for p in learned.values() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=params.rate, betas=(0.9, 0.98))
+        self.optimizer = optimizer(stage, params, learned)
         self.names: dict[Tensor, str] = {p: name for name, p in learned.items()}
-        order = [self.names[p] for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        order = [self.names[p] for group in self.optimizer.param_groups for p in group["params"]]
         for name, state in weights.moments(saved, order).items():
             p = learned[name]
             self.optimizer.state[p] = {k: v if k == "step" else parallel.alike(v, p) for k, v in state.items()}
@@ -220,10 +216,29 @@ class Run:
         return about | ({"model": asdict(sizes)} if is_dataclass(sizes) and not isinstance(sizes, type) else {})
 
 
+def optimizer(stage: Stage, params: TrainParams, learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, or Muon for what is a matrix or kernel inside the net; vectors do not decay."""
+    matrices = {name: p for name, p in learned.items() if p.ndim > 1}
+    vectors = {"params": [p for p in learned.values() if p.ndim <= 1], "weight_decay": 0.0}
+    if params.optimizer == "adamw":
+        groups = [{"params": list(matrices.values()), "weight_decay": params.weight_decay}, vectors]
+        return torch.optim.AdamW(groups, lr=params.rate, betas=muon.BETAS)
+    inside = [p for name, p in matrices.items() if not name.startswith(stage.ends)]
+    ends = [p for name, p in matrices.items() if name.startswith(stage.ends)]
+    decayed = {"weight_decay": params.weight_decay}
+    groups = [{"params": inside, "matrices": True, **decayed}, {"params": ends, **decayed}, vectors]
+    return muon.Muon(groups, lr=params.rate)
+
+
 def resumed_at(params: TrainParams, stage: Stage, about: dict[str, Any]) -> int:
-    """The step of a checkpoint. Raises UnfuseError where it is of another stage."""
+    """The step of a checkpoint. Raises UnfuseError where it is of another stage, or by another optimizer."""
     if about["stage"] != stage.name:
         raise UnfuseError(f"{params.out} is a run of stage {about['stage']}, not {stage.name}: choose another --out")
+    before = about["params"].get("optimizer", "adamw")
+    if before != params.optimizer:
+        raise UnfuseError(
+            f"{params.out} is a run by --optimizer {before}: go on with that, or begin a new run, --start {params.out}"
+        )
     return int(about["step"])
 
 
@@ -287,6 +302,8 @@ def check(stage: Stage, params: TrainParams, place: Place) -> None:
             f"batch {params.batch} cannot be cut into {place.count} processes x {params.accumulate} parts: "
             f"make it a multiple of {place.count * params.accumulate}"
         )
+    if params.optimizer == "muon" and params.parallel == "fsdp":
+        raise UnfuseError("--optimizer muon needs whole matrices, which --parallel fsdp cuts: say ddp, or adamw")
     if params.sheet_every and stage.sheet is None:
         raise UnfuseError(f"stage {stage.name} draws no sample sheets: leave --sheet-every out")
     if params.tensorboard:

@@ -186,5 +186,12 @@ def sheet(net: SlotNet, arrays: Tensors) -> NDArray[np.uint8]:
 
 
 STAGE = Stage(
-    "slots", "the embedded engine: a picture to five slots in one step", build, batch, loss, validate, sheet=sheet
+    "slots",
+    "the embedded engine: a picture to five slots in one step",
+    build,
+    batch,
+    loss,
+    validate,
+    sheet=sheet,
+    ends=("stem.to2.1", "meaning", "slot_decoder.head", "pixel_decoder.edges", "pixel_decoder.last"),
 )

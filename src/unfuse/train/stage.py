@@ -57,10 +57,11 @@ class TrainParams:
 
     data: a parts pack or a folder of records. size: of the model, a name that the stage knows. batch: pictures in a
     step, over all processes; accumulate: in how many parts each process takes its share. layers: of a picture, at most.
-    schedule, warmup, decay: see `rate_at`. weight_decay: of matrices and kernels. ema: how much of the averaged weights
-    stays at each step. clip: the gradient's length at most. precision: of what the GPU or CPU multiplies; weights and
-    optimizer are float32. start: weights to begin from: a run's folder, an exported .onnx file, a published folder.
-    model: a published checkpoint, for its text encoder and for tuning. lora: the rank, None for all weights.
+    schedule, warmup, decay: see `rate_at`. optimizer: see `muon`. weight_decay: of matrices and kernels. ema: how much
+    of the averaged weights stays at each step. clip: the gradient's length at most. precision: of what the GPU or CPU
+    multiplies; weights and optimizer are float32. start: weights to begin from: a run's folder, an exported .onnx file,
+    a published folder. model: a published checkpoint, for its text encoder and for tuning. lora: the rank, None for all
+    weights.
     """
 
     data: Path
@@ -76,6 +77,7 @@ class TrainParams:
     warmup: int = 200
     decay: float = 0.25
     weight_decay: float = 0.02
+    optimizer: Literal["adamw", "muon"] = "adamw"
     ema: float = 0.999
     clip: float = 1.0
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -94,7 +96,8 @@ class TrainParams:
 
     def __post_init__(self) -> None:
         choices = {"schedule": ("constant", "linear", "cosine"), "precision": ("bfloat16", "float32")}
-        for name, known in {**choices, "parallel": ("none", "ddp", "fsdp")}.items():
+        choices |= {"parallel": ("none", "ddp", "fsdp"), "optimizer": ("adamw", "muon")}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UnfuseError(f"{name} is {getattr(self, name)!r}: say one of {', '.join(known)}")
         for name in ("steps", "batch", "accumulate", "side", "layers", "workers", "save_every", "validation"):
@@ -121,6 +124,7 @@ class Stage:
     build makes the model without weights, which `load` (or chance) fills; batch runs in worker processes; loss answers
     `loss`, a mean over pictures, and named parts; begin takes over the weights of the run that this one starts from;
     sheet is a picture `h w 3` uint8 for people; describe says what a checkpoint's JSON should have beside its figures.
+    ends: the beginnings of the names of weights at the net's ends, which Muon leaves to AdamW.
     lean: weights that do not learn stay in `TrainParams.model`, and checkpoints are without them.
     """
 
@@ -134,6 +138,7 @@ class Stage:
     sheet: Callable[[Any, Tensors], NDArray[np.uint8]] | None = None
     describe: Callable[[Any, Tensors], dict[str, Any]] = nothing_more
     load: Callable[[TrainParams], nn.Module] | None = None
+    ends: tuple[str, ...] = ()
     lean: bool = False
 
 
