@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, cli_corpus, cli_evaluate, cli_serve, cli_train, engines
+from unfuse import __version__, cli_corpus, cli_evaluate, cli_serve, cli_text, cli_train, engines
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.terminal import STANDARD, aims, err, follow, out, progress, read, standard_input, tell, write
 
@@ -32,6 +32,7 @@ app.add_typer(cli_train.train, name="train")
 app.command()(cli_train.export)
 app.add_typer(cli_evaluate.evaluate, name="evaluate")
 cli_serve.register(app)
+cli_text.register(app)
 
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
 StackArgument = Annotated[
@@ -49,6 +50,9 @@ EngineOption = Annotated[str, typer.Option("--engine", help="What finds the laye
 PromptOption = Annotated[str, typer.Option("--prompt", help="A caption of the whole, for engines that read one.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps; by default the engine's own number.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same layers on the same machine.")]
+TextOption = Annotated[
+    bool | None, typer.Option("--text/--no-text", help="Read text; by default where the extra 'text' is installed.")
+]
 LimitOption = Annotated[float, typer.Option("--limit-megapixels", help="Refuse larger pictures before decoding them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -73,6 +77,7 @@ def decompose(
     engine: EngineOption = "embedded",
     steps: StepsOption = None,
     seed: SeedOption = 0,
+    text: TextOption = None,
     limit_megapixels: LimitOption = 200,
     suffix: FormatOption = "zip",
     as_json: JsonOption = False,
@@ -88,7 +93,7 @@ def decompose(
     beside = STANDARD if picture == STANDARD else str(Path(picture).with_name(f"{Path(picture).stem}-layers"))
     targets = aims(outs or [beside], suffix, as_json, keep=picture)
     source = standard_input() if picture == STANDARD else picture
-    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed}
+    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed, "text": text}
     options["limit_megapixels"] = limit_megapixels
     began = time.monotonic()
     with progress() as shown:
@@ -112,6 +117,7 @@ def split(
     engine: EngineOption = "embedded",
     steps: StepsOption = None,
     seed: SeedOption = 0,
+    text: TextOption = None,
     limit_megapixels: LimitOption = 200,
     suffix: FormatOption = "zip",
     as_json: JsonOption = False,
@@ -122,7 +128,7 @@ def split(
     targets = aims(outs, suffix, as_json)
     before = read(stack, limit_megapixels)
     key = int(layer) if layer.isdecimal() and layer not in before else layer
-    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed}
+    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed, "text": text}
     began = time.monotonic()
     with progress() as shown:
         task = shown.add_task(f"Splitting {escape(layer)}", total=None)
@@ -167,12 +173,17 @@ def convert(
         str | None, typer.Option("--text", metavar="live|picture", help="What text becomes, where a format has text.")
     ] = None,
     slide: Annotated[int | None, typer.Option("--slide", help="Which slide of a .pptx to read, from 1.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="A film of how the stack builds up: how long each layer takes.")
+    ] = None,
+    longest: Annotated[int | None, typer.Option("--longest", help="Pixels of a film's longest side at most.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a stack in another format."""
     targets = aims([to], suffix, as_json)
     whole = read(stack, limit_megapixels, **({"slide": slide} if slide is not None else {}))
-    whole = write(whole, targets, **({"text": text} if text else {}))
+    given = {"text": text, "seconds": seconds, "longest": longest}
+    whole = write(whole, targets, **{name: value for name, value in given.items() if value is not None})
     tell(whole, targets, as_json, stack)
 
 

@@ -73,11 +73,11 @@ FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
 FORMATS: tuple[Format, ...] = (
     FOLDER,
     Format("project", (".zip",), "project", True, "everything, as cropped PNGs"),
-    Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS),
+    Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS, ("text",)),
     Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("HTML", (".html",), "html", False, HTML_KEEPS),
-    Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, (), ("slide",)),
+    Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, ("text",), ("slide",)),
     Format("TIFF", TIFF, "tiff", True, PSD_KEEPS),
     Format(
         "picture",

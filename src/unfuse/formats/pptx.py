@@ -8,6 +8,7 @@ one picture; everything else stays a picture of its own. Hidden layers are there
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -17,6 +18,8 @@ from pptx.util import Emu
 
 from unfuse.composite import flatten
 from unfuse.errors import FormatError
+from unfuse.formats import pptx_text
+from unfuse.formats.live import Text, check, live
 from unfuse.formats.names import clean
 from unfuse.formats.pptx_reader import PIXEL, read
 from unfuse.layers import Layer, LayerStack, to_8_bit
@@ -29,19 +32,21 @@ LARGEST_PICTURE = 80_000_000  # pixels; python-pptx opens pictures with Pillow, 
 BLANK = 6  # the default template's layout without placeholders
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
+def write(stack: LayerStack, file: BinaryIO, suffix: str, text: Text = "picture") -> tuple[str, ...]:
     """Write the stack as a presentation of one slide, at 96 pixels an inch where that gives a slide PowerPoint takes.
 
     Larger pictures are scaled down and smaller ones up; one longer than 56 times its height keeps its shape on a slide
-    that is one inch high.
+    that is one inch high. With `text="live"` layers that say something become text boxes; by default they are pictures,
+    because a slide must look the same on machines that lack the font.
     """
+    check(text)
     unit = _unit(stack.size)
     presentation = Presentation()
     presentation.slide_width, presentation.slide_height = (Emu(max(SHORTEST, round(x * unit))) for x in stack.size)
     presentation.core_properties.author = presentation.core_properties.last_modified_by = "unfuse"
     slide = presentation.slides.add_slide(presentation.slide_layouts[BLANK])
     notes: list[str] = []
-    _add(slide.shapes, _expressible(stack.layers, stack, notes), stack, unit)
+    _add(slide.shapes, _expressible(stack.layers, stack, notes), stack, unit, Lively(text, notes))
     presentation.save(file)
     return (*notes, *(("PowerPoint has 8 bits a channel: 16 were rounded",) if stack.depth == 16 else ()))
 
@@ -73,20 +78,31 @@ def _expressible(layers: Iterable[Layer], stack: LayerStack, notes: list[str]) -
             yield layer.replace(layers=tuple(_expressible(layer.layers, stack, notes)))
 
 
-def _add(shapes: Any, layers: Iterable[Layer], stack: LayerStack, unit: float) -> None:
+@dataclass(frozen=True)
+class Lively:
+    """Whether texts are text boxes, and where to say why one is not."""
+
+    text: Text
+    notes: list[str]
+
+
+def _add(shapes: Any, layers: Iterable[Layer], stack: LayerStack, unit: float, lively: Lively) -> None:
     """Put layers on a slide or into a group shape, bottom to top as PowerPoint stacks shapes."""
     for layer in layers:
         if layer.pixels is None:
             shape = shapes.add_group_shape()
-            _add(shape.shapes, layer.layers, stack, unit)
-            properties = shape._element.nvGrpSpPr.cNvPr
+            _add(shape.shapes, layer.layers, stack, unit, lively)
+            made = [(shape, shape._element.nvGrpSpPr.cNvPr)]
+        elif text := live(layer, lively.text, lively.notes):
+            made = [(box, box._element.nvSpPr.cNvPr) for box in pptx_text.boxes(shapes, text, unit, layer.opacity)]
         else:
             shape = _picture(shapes, layer, stack, unit)
-            properties = shape._element.nvPicPr.cNvPr
-        shape.name = clean(layer.name)
-        properties.set("descr", clean(layer.name))
-        if not layer.visible:
-            properties.set("hidden", "1")
+            made = [(shape, shape._element.nvPicPr.cNvPr)]
+        for shape, properties in made:
+            shape.name = clean(layer.name)
+            properties.set("descr", clean(layer.name))
+            if not layer.visible:
+                properties.set("hidden", "1")
 
 
 def _picture(shapes: Any, layer: Layer, stack: LayerStack, unit: float) -> Any:

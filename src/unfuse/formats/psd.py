@@ -35,6 +35,8 @@ from psd_tools.psd.tagged_blocks import TaggedBlock, TaggedBlocks
 
 from unfuse.composite import flatten
 from unfuse.errors import FormatError
+from unfuse.formats import psd_text
+from unfuse.formats.live import Text, check, live
 from unfuse.formats.names import clean
 from unfuse.formats.psd_reader import LOCK_ALL, MODES, Record, read
 from unfuse.layers import Layer, LayerStack, Pixels
@@ -48,8 +50,12 @@ PLANES = (ChannelID.TRANSPARENCY_MASK, ChannelID.CHANNEL_0, ChannelID.CHANNEL_1,
 EMPTY = [ChannelData() for _ in PLANES]
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
-    """Write the stack; a PSB where the suffix says so, a side has more than 30,000 pixels or planes exceed 2 GB."""
+def write(stack: LayerStack, file: BinaryIO, suffix: str, text: Text = "live") -> tuple[str, ...]:
+    """Write the stack; a PSB where the suffix says so, a side has more than 30,000 pixels or planes exceed 2 GB.
+
+    A layer that says something becomes a type layer, with its pixels as they are; with `text="picture"` only pixels.
+    """
+    check(text)
     if max(stack.size) > PSB_SIDE:
         raise FormatError(
             f"a canvas of {stack.size} pixels is too large for Photoshop: a side has at most {PSB_SIDE:,}"
@@ -65,14 +71,15 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
         depth=stack.depth,
         color_mode=ColorMode.RGB,
     )
-    layer_records = records(stack.layers, version)
+    notes: list[str] = []
+    layer_records = records(stack.layers, version, text, notes)
     PSD(
         header=header,
         image_resources=_resources(stack),
         layer_and_mask_information=_layers(layer_records, stack.depth, transparent),
         image_data=_merged(merged, header),
     ).write(file)
-    return ()
+    return tuple(notes)
 
 
 def _is_large(stack: LayerStack) -> bool:
@@ -124,19 +131,22 @@ def _layers(records: list[Record], depth: int, transparent: bool) -> LayerAndMas
     return LayerAndMaskInformation(LayerInfo(), GlobalLayerMaskInfo(), _blocks({Tag.LAYER_16: info, **blocks}))
 
 
-def records(layers: Iterable[Layer], version: int) -> list[Record]:
+def records(
+    layers: Iterable[Layer], version: int, text: Text = "picture", notes: list[str] | None = None
+) -> list[Record]:
     """The records bottom to top; a group is a divider, what is in it, and then the group's own record."""
     made: list[Record] = []
+    notes = [] if notes is None else notes
     for layer in layers:
         if layer.pixels is None:
             end = LayerRecord(
                 name="</Layer group>", tagged_blocks=_blocks(_divider(SectionDivider.BOUNDING_SECTION_DIVIDER))
             )
-            made += [_with_channels(end, EMPTY), *records(layer.layers, version)]
+            made += [_with_channels(end, EMPTY), *records(layer.layers, version, text, notes)]
             record = _record(layer, _divider(SectionDivider.OPEN_FOLDER, MODES[layer.blend_mode]))
             made.append(_with_channels(record, EMPTY))
         else:
-            record = _record(layer, {})
+            record = _record(layer, psd_text.blocks(live(layer, text, notes)))
             record.left, record.top, record.right, record.bottom = layer.box
             made.append(_with_channels(record, [_channel(layer.pixels[..., index], version) for index in (3, 0, 1, 2)]))
     return made

@@ -1,0 +1,151 @@
+"""One stack in many languages, from a table: a row a text, a column a language."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unfuse import formats
+from unfuse.edits import edit
+from unfuse.errors import FormatError, StackError, UnfuseError, nearest
+from unfuse.layers import Edit, LayerStack
+from unfuse.selection import select
+
+LARGEST = 16 << 20  # bytes of a table
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said, or the layer that says it, and what it is in each language; None where the cell is empty."""
+
+    text: str
+    said: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What became of a language: its files, or why there are none."""
+
+    language: str
+    files: tuple[str, ...]
+    error: str = ""
+
+
+def translate(
+    stack: LayerStack,
+    table: str | Path | Sequence[Row],
+    to: str | Path,
+    *,
+    suffixes: Sequence[str] = (".png",),
+    keep: bool = False,
+    font: str | None = None,
+    folder: str | None = None,
+    on_language: Callable[[Translated], None] | None = None,
+) -> list[Translated]:
+    """Write the stack in every language of a table into the folder `to`, `de.png` and so on; no network.
+
+    table: a CSV file whose first column has texts as they read, whole layers or whole lines, or selectors of layers;
+    each further column is a language, named at its top. A language that lacks a translation is not written, unless
+    `keep`: then what is not translated stays. `font` and `folder` as in the edit `replace_text`. A language that fails
+    leaves the others alone. Raises FormatError for a table or suffix that cannot be, StackError for a text that is not
+    there.
+    """
+    rows = read(table) if isinstance(table, str | Path) else list(table)
+    for suffix in suffixes:
+        formats.find(f"x{suffix}")
+    places = [find(stack, row.text) for row in rows]
+    options = {name: value for name, value in (("font", font), ("folder", folder)) if value is not None}
+    Path(to).mkdir(parents=True, exist_ok=True)
+    result = []
+    for language in rows[0].said:
+        try:
+            edits = list(_edits(rows, places, language, keep, options))
+            done = edit(stack, edits) if edits else stack
+            names = [f"{language}{suffix}" for suffix in suffixes]
+            for name in names:
+                formats.write(done, Path(to) / name)
+            result.append(Translated(language, tuple(names)))
+        except UnfuseError as error:
+            result.append(Translated(language, (), str(error)))
+        if on_language:
+            on_language(result[-1])
+    return result
+
+
+def read(path: str | Path) -> list[Row]:
+    """The rows of a CSV file, UTF-8. Raises FormatError where it is not such a table."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise FormatError(f"{path} is larger than {LARGEST:,} bytes: is it a table?")
+        cells = list(csv.reader(path.read_text("utf-8-sig").splitlines(keepends=True), strict=True))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    cells = [row for row in cells if any(cell.strip() for cell in row)]
+    languages = [name.strip() for name in cells[0][1:]] if cells else []
+    if len(cells) < 2 or not languages:
+        raise FormatError(f"{path} needs a column of texts, a column for each language, and a row for each text")
+    for name in languages:
+        if not re.fullmatch(r"\w[\w -]*", name) or languages.count(name) > 1:
+            raise FormatError(
+                f"{path}: a language is called {name!r}: it must be a word, such as de or pt-BR, and once"
+            )
+    for number, row in enumerate(cells[1:], 2):
+        if len(row) != len(cells[0]) or not row[0].strip():
+            raise FormatError(
+                f"{path}, row {number}: it needs a text and {len(languages)} translations, it has {row!r}"
+            )
+    return [
+        Row(row[0].strip(), {name: cell.strip() or None for name, cell in zip(languages, row[1:], strict=True)})
+        for row in cells[1:]
+    ]
+
+
+def find(stack: LayerStack, text: str) -> tuple[str, str | None]:
+    """The id of the layer that says a text, and the text where it is only a part; or of the layer it selects."""
+    whole = [layer.id for layer in stack.walk() if layer.text and _key(layer.text.string) == _key(text)]
+    lines = [
+        layer.id
+        for layer in stack.walk()
+        for each in (layer.text.paragraphs if layer.text else ())
+        for i in range(len(each.lines))
+        for j in range(i + 1, len(each.lines) + 1)
+        if _key("".join(line.string for line in each.lines[i:j])) == _key(text)
+    ]
+    if len(whole) == 1:
+        return whole[0], None
+    if not whole and len(lines) == 1:
+        return lines[0], text
+    if whole or lines:
+        raise StackError(f"{text!r} is said {len(whole or lines)} times: name the layers by their ids")
+    try:
+        (layer,) = select(stack, text)
+    except (StackError, ValueError):
+        known = [" ".join(layer.text.string.split()) for layer in stack.walk() if layer.text]
+        listed = ", ".join(map(repr, known)) or "nothing that was read"
+        raise StackError(
+            f"no layer says or is called {text!r}{nearest(text, known)}: the stack says {listed}"
+        ) from None
+    return layer.id, None
+
+
+def _edits(
+    rows: Sequence[Row], places: Sequence[tuple[str, str | None]], language: str, keep: bool, options: dict[str, Any]
+) -> Iterator[Edit]:
+    for row, (layer, part) in zip(rows, places, strict=True):
+        text = row.said[language]
+        if text is None:
+            if keep:
+                continue
+            raise StackError(f"{language} lacks {row.text!r}: fill it in, or keep what is not translated with --keep")
+        yield {"op": "replace_text", "layer": layer, "text": text, **({"part": part} if part else {}), **options}
+
+
+def _key(string: str) -> str:
+    return "".join(string.split()).casefold()

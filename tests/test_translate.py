@@ -1,0 +1,105 @@
+"""Many languages from one table: each language whole or not at all, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_words import RED, SIZE, stack, written
+
+import unfuse
+from unfuse import translate as module
+from unfuse.errors import FormatError, StackError
+from unfuse.layers import LayerStack
+
+TABLE = """text,de,fr,pl
+Summer,Sommer,Été,
+Entrance free,Eintritt frei,Entrée libre,Wstęp wolny
+"""
+
+
+@pytest.fixture
+def before() -> LayerStack:
+    return stack(written([("Summer", 200, 60, 48, RED), ("Entrance free", 200, 210, 20, (0, 0, 90))]))
+
+
+def table(folder: Path, text: str = TABLE) -> Path:
+    (folder / "table.csv").write_text(text, "utf-8")
+    return folder / "table.csv"
+
+
+def test_every_language_in_every_format(before: LayerStack, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    done = module.translate(before, table(tmp_path), to, suffixes=(".png", ".zip"), font="Inter")
+    assert [(each.language, each.files) for each in done] == [
+        ("de", ("de.png", "de.zip")),
+        ("fr", ("fr.png", "fr.zip")),
+        ("pl", ()),
+    ]
+    assert done[2].error == "pl lacks 'Summer': fill it in, or keep what is not translated with --keep"
+    assert sorted(path.name for path in to.iterdir()) == ["de.png", "de.zip", "fr.png", "fr.zip"]
+    french = unfuse.load(to / "fr.zip")["Words"].text
+    assert french
+    assert [line.string for line in french.lines] == ["Été", "Entrée libre"]
+    with Image.open(to / "de.png") as picture:
+        assert picture.size == SIZE
+        changed = np.asarray(picture.convert("RGB")) != np.asarray(before.flatten().convert("RGB"))
+        assert changed.any()
+
+
+def test_what_is_not_translated_can_be_kept(before: LayerStack, tmp_path: Path) -> None:
+    done = module.translate(before, table(tmp_path), tmp_path, suffixes=(".zip",), keep=True, font="Inter")
+    assert not any(each.error for each in done)
+    polish = unfuse.load(tmp_path / "pl.zip")["Words"].text
+    assert polish
+    assert [line.string for line in polish.lines] == ["Summer", "Wstęp wolny"]
+
+
+def test_a_layer_may_be_named(before: LayerStack, tmp_path: Path) -> None:
+    named = table(tmp_path, 'text,de\nWords,"Sommer\n\nEintritt frei"\n')
+    (done,) = module.translate(before, named, tmp_path, suffixes=(".zip",), font="Inter")
+    assert done.error == ""
+    assert module.find(before, "kind:text") == ("words", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a column of texts"),
+        ("text\nSummer\n", "needs a column of texts"),
+        ("text,../de\nSummer,x\n", "a language is called '../de'"),
+        ("text,de,de\nSummer,x,y\n", "a language is called 'de'"),
+        ("text,de\nSummer\n", "row 2: it needs a text and 1 translations"),
+        ("text,de\n,x\n", "row 2"),
+    ],
+)
+def test_a_wrong_table_is_refused(before: LayerStack, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        module.translate(before, table(tmp_path, text), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_texts_and_formats_are_named(before: LayerStack, tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"no layer says or is called .Sumer..*the stack says"):
+        module.translate(before, table(tmp_path, "text,de\nSumer,x\n"), tmp_path / "out")
+    with pytest.raises(FormatError, match="is not a known format"):
+        module.translate(before, table(tmp_path), tmp_path / "out", suffixes=(".gif",))
+    with pytest.raises(FormatError, match="cannot be read"):
+        module.read(tmp_path / "gone.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(before: LayerStack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from unfuse import cli
+
+    before.save(tmp_path / "stack.zip")
+    arguments = ["translate", str(tmp_path / "stack.zip"), str(table(tmp_path)), "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as left:
+        cli.main([*arguments, "--json", "--font", "Inter", "--format", "jpg"])
+    told = capsys.readouterr()
+    assert left.value.code == 2
+    assert [each["files"] for each in json.loads(told.out)] == [["de.jpg"], ["fr.jpg"], []]
+    assert "1 of 3 languages failed: pl: pl lacks 'Summer'" in " ".join(told.err.split())
