@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import logging
 import os
 import tempfile
 import threading
@@ -21,8 +23,9 @@ from unfuse.server.child import ChildDied, Message, complaint
 from unfuse.server.options import Options
 from unfuse.server.worker import PREVIEW, SHEETS, work
 
-NAME = "unfuse"
 START_SECONDS = 600.0
+
+log = logging.getLogger("unfuse.server")
 
 
 class Replica:
@@ -92,7 +95,8 @@ class RayRunner:
             self.handle = await asyncio.to_thread(deployed, self.options)
             self.about = await asyncio.wait_for(self.handle.about.remote(), START_SECONDS)
         except Exception as error:  # of every kind that Ray has
-            raise ChildDied(f"the cluster gives no replica: {error}") from error
+            log.error("the cluster gives no replica", exc_info=error)
+            raise ChildDied(f"the cluster gives no replica ({type(error).__name__}): see the server's log") from error
 
     async def run(self, message: Message, folder: Path) -> AsyncIterator[Message]:
         """See `jobs.Runner`."""
@@ -110,7 +114,11 @@ class RayRunner:
             yield {"error": {"type": "Cancelled", "message": "cancelled"}}
         except Exception as error:
             if type(error).__name__ not in ("RequestCancelledError", "TaskCancelledError"):
-                raise ChildDied(f"a machine of the cluster failed: {error}") from error
+                log.error("a replica failed", exc_info=error)
+                why = (
+                    f"a replica of the cluster failed ({type(error).__name__}): send it again, or try a smaller picture"
+                )
+                raise ChildDied(why) from error
         finally:
             self.current, self.response = "", None
 
@@ -122,14 +130,25 @@ class RayRunner:
     def close(self) -> None:
         """Leave the cluster; what this server started there goes."""
         if self.handle is not None:
-            from ray import serve
-
-            with contextlib.suppress(Exception):
-                serve.delete(NAME)
+            retire(self.options)
             self.handle = None
 
 
 _lock = threading.Lock()
+
+
+def name_of(options: Options) -> str:
+    """The deployment's name: another server's, on the same cluster, is another one."""
+    return f"unfuse-{hashlib.sha256(str(options.data).encode()).hexdigest()[:8]}"
+
+
+def retire(options: Options) -> None:
+    """Take the deployment from the cluster, where that was not done yet."""
+    from ray import serve
+
+    with _lock, contextlib.suppress(Exception):
+        if name_of(options) in serve.status().applications:
+            serve.delete(name_of(options))
 
 
 def deployed(options: Options) -> Any:
@@ -138,9 +157,9 @@ def deployed(options: Options) -> Any:
     serve = require("ray.serve", "ray", "unfuse serve --ray")
     with _lock:
         if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS"), namespace=NAME, log_to_driver=False)
+            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
             serve.start(proxy_location="Disabled")
-        if NAME not in serve.status().applications:
+        if (name := name_of(options)) not in serve.status().applications:
             actor = {"num_gpus": options.replica_gpus, "num_cpus": 1}
             made = serve.deployment(
                 Replica,
@@ -149,8 +168,8 @@ def deployed(options: Options) -> Any:
                 ray_actor_options=actor,
                 graceful_shutdown_timeout_s=5,
             )
-            serve.run(made.bind(options.engines), name=NAME, route_prefix=None)
-    return serve.get_app_handle(NAME)
+            serve.run(made.bind(options.engines), name=name, route_prefix=None)
+    return serve.get_app_handle(name_of(options))
 
 
 def pack(folder: Path) -> dict[str, bytes]:
