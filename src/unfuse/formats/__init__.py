@@ -65,6 +65,11 @@ PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile
 ORA_KEEPS = "groups, opacity, blend modes, visible, locked, profile, resolution in whole numbers, 8 or 16 bits"
 SVG_KEEPS = "groups, opacity, blend modes, visible, locked, profile, 8 bits; text as text"
 HTML_KEEPS = "groups, opacity, blend modes, visible, profile, 8 bits"
+PDF_KEEPS = (
+    "groups, opacity, blend modes, visible, locked, profile, resolution, 8 or 16 bits; text that can be searched"
+)
+FILM_KEEPS = "the whole as it builds up, layer by layer, flat"
+FILM = ("seconds", "longest")
 PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under a blend mode is merged with it"
 
 TIFF = (".tif", ".tiff")
@@ -78,6 +83,8 @@ FORMATS: tuple[Format, ...] = (
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("HTML", (".html",), "html", False, HTML_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, ("text",), ("slide",)),
+    Format("PDF", (".pdf",), "pdf", False, PDF_KEEPS, ("text",)),
+    Format("film", (".gif", ".mp4"), "buildup", False, FILM_KEEPS, FILM),
     Format("TIFF", TIFF, "tiff", True, PSD_KEEPS),
     Format(
         "picture",
@@ -85,6 +92,7 @@ FORMATS: tuple[Format, ...] = (
         "flat",
         False,
         "the whole, flat, with profile and resolution",
+        FILM,
     ),
 )
 
