@@ -18,9 +18,11 @@ from unfuse.corpus.shards import write_records  # noqa: E402
 from unfuse.engines.qwen import Qwen  # noqa: E402
 from unfuse.errors import UnfuseError  # noqa: E402
 from unfuse.layers import Box, Layer  # noqa: E402
+from unfuse.model.checkpoint import Weights  # noqa: E402
 from unfuse.model.layerflow import LayerFlow, QwenReader  # noqa: E402
 from unfuse.model.placement import Transformer  # noqa: E402
-from unfuse.train import finetune, loop, publish, weights  # noqa: E402
+from unfuse.model.vae import fold  # noqa: E402
+from unfuse.train import finetune, flow, loop, publish, weights  # noqa: E402
 from unfuse.train.stage import TrainParams  # noqa: E402
 from unfuse.train.stages import STAGES  # noqa: E402
 
@@ -136,6 +138,28 @@ def test_captions_are_read_by_the_published_encoder(records: Path) -> None:
     assert mask.sum(1).tolist()[0] > mask.sum(1).tolist()[1]
     assert torch.equal(states[0], states[2])
     assert states.shape[2] == 32
+
+
+def test_a_vae_goes_out_as_it_came_in() -> None:
+    """Folded to 2D and back: what a still picture meets is ours, the rest the published one's."""
+    ours = weights.weights_of(CHECKPOINT / "vae")
+    changed = {name: tensor + 1 for name, tensor in ours.items()}
+    whole = publish.unfolded(changed, Weights(CHECKPOINT / "vae"))
+    for name, tensor in changed.items():
+        torch.testing.assert_close(fold(name, whole[name]).float(), tensor, atol=0.02, rtol=0)
+    conv, before = whole["encoder.conv_in.weight"], Weights(CHECKPOINT / "vae").read("encoder.conv_in.weight")
+    assert torch.equal(conv[:, :, :-1], before[:, :, :-1])
+
+
+def test_a_full_stage_starts_from_the_published_folder(records: Path, tmp_path: Path) -> None:
+    how = params(records, tmp_path / "run", start=CHECKPOINT)
+    net = finetune.build(how)
+    flow.begin(net, weights.weights_of(CHECKPOINT))
+    tuned = finetune.load(how).state_dict()
+    assert all(torch.equal(tensor, tuned[name]) for name, tensor in net.state_dict().items())
+    only = weights.weights_of(CHECKPOINT / "transformer")
+    flow.begin(net, {name: tensor + 1 for name, tensor in only.items()})
+    assert torch.equal(net.state_dict()["mmdit.image_in.bias"], tuned["mmdit.image_in.bias"] + 1)
 
 
 def test_without_a_checkpoint_it_says_what_it_needs(records: Path, tmp_path: Path) -> None:

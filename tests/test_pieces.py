@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,7 +16,10 @@ pytest.importorskip("safetensors")
 
 from parts import tiny_pack  # noqa: E402
 
+from unfuse.corpus.records import Record, Records  # noqa: E402
+from unfuse.corpus.shards import write_records  # noqa: E402
 from unfuse.errors import FormatError, UnfuseError  # noqa: E402
+from unfuse.layers import Box, Layer  # noqa: E402
 from unfuse.train import carried, loop, pieces, weights  # noqa: E402
 from unfuse.train.carried import CARRIES  # noqa: E402
 from unfuse.train.stage import TrainParams  # noqa: E402
@@ -104,6 +108,23 @@ def test_what_does_not_fit_travels_in_fewer_bits_and_parts(
     monkeypatch.setattr(pieces, "TOTAL", pieces.SPARE + code + 1000)
     with pytest.raises(UnfuseError, match=r"the state takes \d+ MiB at least"):
         pieces.pack(run, data, tmp_path / "job", tell)
+
+
+def test_some_records_travel_where_not_all_fit(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 4), dtype=np.uint8)
+    made = [
+        Record(f"{i:08x}{'0' * 8}", c, (Layer("one", "background", Box(0, 0, 16, 16), c),), "colours")
+        for i, c in enumerate(colours)
+    ]
+    write_records(tmp_path / "all", made)
+    whole = Records.open(tmp_path / "all")
+    size = max(row.bytes for row in whole.rows) + 512
+    assert pieces.put_data(tmp_path / "all", tmp_path / "some", 3 * size, 0) == (3, 6)
+    assert pieces.put_data(tmp_path / "all", tmp_path / "every", 9 * size, 0) == (6, 6)
+    some = Records.open(tmp_path / "some")
+    assert len(some) == 3
+    by_key = {record.key: record for record in whole}
+    assert all((record.picture == by_key[record.key].picture).all() for record in some)
 
 
 @pytest.mark.parametrize("carry", CARRIES, ids=str)

@@ -34,7 +34,7 @@ from unfuse.model.layerflow import LayerFlow, LayerFlowParams
 from unfuse.model.mmdit import MMDiTParams
 from unfuse.train import data, parallel, sheets, vae
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want, size_of
-from unfuse.train.weights import about_of
+from unfuse.train.weights import about_of, part
 
 SILENT = 0.1  # of the captions are left out, so that guidance has something to compare with
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of noise, at which a stage is judged
@@ -67,9 +67,14 @@ def build(params: TrainParams) -> LayerFlow:
 
 
 def begin(net: LayerFlow, weights: dict[str, Tensor]) -> None:
-    """Take over a VAE run's weights, or those of an earlier stage."""
-    target: torch.nn.Module = net if any(name.startswith("mmdit.") for name in weights) else net.vae
-    target.load_state_dict(weights)
+    """Take over a VAE's weights, a transformer's, or those of an earlier stage."""
+    parts = {name.partition(".")[0] for name in weights}
+    if "mmdit" not in parts:
+        net.vae.load_state_dict(weights)
+    elif "vae" not in parts:
+        net.mmdit.load_state_dict(part(weights, "mmdit."))
+    else:
+        net.load_state_dict(weights)
 
 
 # --- what each is fed with -------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def kept_bytes(stage: Stage, params: TrainParams, net: nn.Module, place: Place) 
         )
     parallel.prepare(net, compiled=False, recompute=params.recompute)
     arrays = loop.tensors(stage.batch(loop.wants(params, place, 0)[0]), "meta")
-    kept = saved(stage, net.train(), arrays)
+    kept = saved(stage, net.train(), arrays, params.recompute)
     if params.precision == "float32":
         return kept
     units = params.parallel == "fsdp"  # then a block's weights at a time, else all of them
@@ -94,7 +94,7 @@ def kept_bytes(stage: Stage, params: TrainParams, net: nn.Module, place: Place) 
     return kept // 2 + copies
 
 
-def saved(stage: Stage, net: nn.Module, arrays: Tensors) -> int:
+def saved(stage: Stage, net: nn.Module, arrays: Tensors, recompute: bool = False) -> int:
     """Bytes of all tensors that autograd saves for the way back, each storage once, weights left out."""
     seen = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
     kept: list[Tensor] = []  # so that no storage is freed and its name used again
@@ -109,6 +109,15 @@ def saved(stage: Stage, net: nn.Module, arrays: Tensors) -> int:
             total += tensor.untyped_storage().nbytes()
         return tensor
 
+    def enters(_: nn.Module, given: tuple[Any, ...]) -> None:
+        for tensor in given:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                count(tensor)
+
+    if recompute:  # then a unit keeps what it is given, and nothing of what it makes of it
+        for module in net.modules():
+            if isinstance(module, parallel.UNITS):
+                module.register_forward_pre_hook(enters)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), Fused():
         stage.loss(net, arrays)
     return total

@@ -18,12 +18,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unfuse.errors import FormatError, UnfuseError, require
-from unfuse.model.checkpoint import WEIGHTS, transformer_names
+from unfuse.model.checkpoint import WEIGHTS, Weights, transformer_names
 from unfuse.model.checkpoint import save as save_own
 from unfuse.model.layerflow import LayerFlow, LayerFlowParams
 from unfuse.pixels import replacing
 from unfuse.train.finetune import save_lora
-from unfuse.train.weights import ABOUT, about_of, weights_of
+from unfuse.train.weights import ABOUT, about_of, part, weights_of
 
 PRIVATE = {"data", "out", "start", "model", "pack"}  # paths of this machine; they say nothing to whoever gets the file
 OWN = "layers.safetensors"  # of an exported LayerFlow
@@ -80,27 +80,30 @@ def own(run: Path, out: Path, card: dict[str, Any]) -> None:
 
 
 def tuned(weights: dict[str, Tensor], about: dict[str, Any], out: Path, model: Path | None) -> None:
-    """The published layout: the tuned transformer in bfloat16, everything else as it is in `model`.
+    """The published layout: what was tuned in bfloat16, everything else as it is in `model`.
 
-    Large files are linked where they can be. The folder appears when it is whole.
+    Files are linked where they can be. The folder appears when it is whole.
     """
     model = model or Path(about["params"]["model"] or "")
     if not (model / "model_index.json").is_file():
         raise UnfuseError(f"{model} is no published checkpoint: say with --model FOLDER which one was tuned")
     if out.exists():
         raise FormatError(f"{out} is there already: choose another name")
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    place = out.with_name(f".{out.name}.part")
+    shutil.rmtree(place, ignore_errors=True)
+    tensors = {"transformer": renamed(part(weights, "mmdit."))}
+    if learned := part(weights, "vae."):
+        tensors["vae"] = unfolded(learned, Weights(model / "vae"))
     for file in sorted(model.rglob("*")):
-        target = part / file.relative_to(model)
-        if file.is_dir() or (file.parent.name == "transformer" and file.suffix == ".safetensors"):
-            continue
-        if not file.name.endswith(".safetensors.index.json") or file.parent.name != "transformer":
+        ours = file.parent.name in tensors and ".safetensors" in file.name
+        if file.is_file() and not ours:
+            target = place / file.relative_to(model)
             target.parent.mkdir(parents=True, exist_ok=True)
             link(file.resolve(), target)
-    with replacing(part / "transformer" / WEIGHTS) as written:
-        written.write(save(renamed(weights), metadata={"format": "pt"}))
-    os.replace(part, out)
+    for folder, found in tensors.items():
+        with replacing(place / folder / WEIGHTS) as written:
+            written.write(save(found, metadata={"format": "pt"}))
+    os.replace(place, out)
 
 
 def link(file: Path, target: Path) -> None:
@@ -115,8 +118,20 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A transformer's weights under the published names, in bfloat16."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if name.startswith("mmdit."):
-            names = transformer_names(name.removeprefix("mmdit."))
-            for published, piece in zip(names, tensor.chunk(len(names)), strict=True):
-                found[published] = piece.to(torch.bfloat16).contiguous()
+        names = transformer_names(name)
+        for published, piece in zip(names, tensor.chunk(len(names)), strict=True):
+            found[published] = piece.to(torch.bfloat16).contiguous()
+    return found
+
+
+def unfolded(weights: dict[str, Tensor], published: Weights) -> dict[str, Tensor]:
+    """A VAE's weights in the published shapes: what no still picture meets stays as it was (see `model.vae.fold`)."""
+    found = {name: published.read(name) for name in published.files}
+    for name, tensor in weights.items():
+        whole = found[name].clone()
+        if whole.ndim == 5:
+            whole[:, :, -1] = tensor.to(whole.dtype)
+            found[name] = whole
+        else:
+            found[name] = tensor.to(whole.dtype).reshape(whole.shape).contiguous()
     return found

@@ -2,7 +2,7 @@
 
     net.NAME                 weights
     ema.NAME                 their moving average, which is what is used
-    optimizer.NAME.KEY       AdamW's moments and step of a weight (older files number the weights instead)
+    optimizer.NAME.KEY       the optimizer's moments (and step) of a weight (older files number the weights instead)
 
 Both files are written under temporary names and renamed, the JSON last.
 """
@@ -73,7 +73,7 @@ def about_of(start: Path) -> dict[str, Any]:
 def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
     """Weights to begin from: of a run's folder (averaged), of an exported .onnx file, or of a published folder.
 
-    A published folder is that of a VAE (RGB or RGBA; a video VAE is folded to 2D), or of a transformer.
+    A published folder is that of a VAE (RGB or RGBA; a video VAE is folded to 2D), of a transformer, or of both.
     Raises UnfuseError for anything else.
     """
     if start.suffix == ".onnx" and start.is_file():
@@ -84,7 +84,9 @@ def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
         return part(read(start)[0], which)
     if (start / "config.json").is_file():
         return published(start)
-    raise UnfuseError(f"--start {start} is no run's folder, no .onnx file and no published folder with a config.json")
+    if (start / "model_index.json").is_file():
+        return {f"vae.{name}": t for name, t in published(start / "vae").items()} | published(start / "transformer")
+    raise UnfuseError(f"--start {start} is no run's folder, no .onnx file and no published folder")
 
 
 def published(folder: Path) -> dict[str, Tensor]:
