@@ -356,8 +356,20 @@ def test_splits_in_recipes_name_no_engine_of_the_disk(server: Running) -> None:
     assert (split.status, split.error) == (422, "EngineError")
 
 
+@pytest.mark.parametrize(
+    "field", [{"font": "/etc/passwd"}, {"font": "../x"}, {"font": "a.ttf"}, {"font": "C:\\x"}, {"folder": "/usr"}]
+)
+def test_fonts_are_families_and_not_files(server: Running, used: Any, field: dict[str, str]) -> None:
+    edit = {"op": "replace_text", "layer": 0, "text": "new", **field}
+    answer = server.post(f"/v1/stacks/{used['id']}/edits", {"edits": [edit]})
+    assert (answer.status, answer.error) == (422, "StackError")
+    assert "here" in answer.json["error"]["message"]
+    allowed.check([{"op": "replace_text", "layer": 0, "text": "new", "font": "Source Han Sans"}], set())
+
+
 HARMLESS = {  # every field of an edit that takes any text: what it is for; a path would have to be refused in `allowed`
-    "layer", "above", "below", "name", "to", "anchors", "engine", "prompt", "text", "font", "family", "anchor",
+    "layer", "above", "below", "part", "folder", "name", "to", "anchors", "engine", "prompt",
+    "text", "font", "family", "anchor",
 }  # fmt: skip
 
 

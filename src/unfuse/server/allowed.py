@@ -1,10 +1,12 @@
-"""Which recipes the server runs: those that read nothing from its disk but pictures sent to the same stack.
+"""Which recipes the server runs: those that read nothing from its disk but pictures sent to the same stack, and fonts
+that are installed.
 
 In the library a recipe's picture is a path. Here it is the name that POST /v1/stacks/{id}/pictures gave.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from unfuse import edits, variants
 from unfuse.errors import StackError
 
 ELSEWHERE = {"split": "POST /v1/stacks/{id}/layers/{layer}/split"}  # ops that take too long for an edit
+FAMILY = re.compile(r"[\w &'+,-]{1,100}")  # no dots and no slashes
 BOUNDS = ("type", "enum", "const", "anyOf", "prefixItems", "items", "additionalProperties", "pattern")
 
 
@@ -35,11 +38,23 @@ def pictures(listed: Iterable[Any]) -> Iterator[tuple[int, Any]]:
                     yield number, edit[name]
 
 
+def check_fonts(edit: Mapping[str, Any], where: str) -> None:
+    """Raise StackError where an edit names a font's file, or a folder of them."""
+    if edit.get("folder") is not None:
+        raise StackError(f"{where}: 'folder' is for fonts on your own disk: leave it out here")
+    font = edit.get("font")
+    if isinstance(font, str) and not FAMILY.fullmatch(font):
+        raise StackError(f"{where}: the font {font!r} is no family such as 'Inter': files of fonts are not read here")
+
+
 def check(listed: list[Any], names: set[str]) -> None:
     """Raise StackError unless all pictures are among `names`, and no edit is one that the server does elsewhere."""
     for number, edit in enumerate(listed, 1):
         if isinstance(edit, Mapping) and (other := ELSEWHERE.get(str(edit.get("op")))):
             raise StackError(f"edit {number} of {len(listed)}: {edit['op']} takes a while here: use {other}")
+    for number, edit in enumerate(listed, 1):
+        if isinstance(edit, Mapping):
+            check_fonts(edit, f"edit {number} of {len(listed)}")
     for number, value in pictures(listed):
         if not isinstance(value, str) or value not in names:
             raise StackError(
