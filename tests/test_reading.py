@@ -181,3 +181,11 @@ def test_alignment() -> None:
     assert aligned([line(0, 10, 0)]) is None
     far = TextBlock((line(0, 10, 0), line(0, 10, 60)))
     assert len(far.paragraphs) == 2
+
+
+@needs_reader
+def test_captions_quote_what_they_leave_out(lines: tuple[TextLine, ...]) -> None:
+    caption = reading.quoted('A flyer for a "Summer Market".', np.asarray(flyer()))
+    assert caption.startswith('A flyer for a "Summer Market". The text reads "Every Sunday", "Entrance free')
+    assert reading.quoted(caption, np.asarray(flyer())) == caption
+    assert len(lines) == 3

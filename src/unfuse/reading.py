@@ -73,6 +73,13 @@ def lines(picture: NDArray[Any]) -> tuple[TextLine, ...]:
         return _known[key]
 
 
+def quoted(caption: str, picture: NDArray[Any]) -> str:
+    """A caption with what is read in the picture `h w 3` and not yet said; the caption alone where nothing can read."""
+    unsaid = [line.string for line in lines(picture) if line.string not in caption] if is_available() else []
+    listed = ", ".join(f'"{string}"' for string in dict.fromkeys(unsaid))
+    return f"{caption} The text reads {listed}." if unsaid else caption
+
+
 def _opaque(picture: NDArray[Any]) -> NDArray[np.uint8]:
     """`h w 3` uint8. What is transparent becomes white, or black where the rest is bright."""
     values = picture.astype(np.float32) / (255 if picture.dtype == np.uint8 else 1)

@@ -22,6 +22,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from unfuse import reading
 from unfuse.engines import Count, EngineLayers, OnStep, Step
 from unfuse.errors import EngineError, require
 
@@ -306,7 +307,7 @@ class Qwen:
         shown = Image.fromarray(np.uint8(np.clip(colour * alpha + 1 - alpha, 0, 1) * 255 + 0.5))
         key = hashlib.sha256(shown.tobytes()).hexdigest()
         if key not in self.captions:
-            self.captions[key] = self.text.caption(shown, self.language)
+            self.captions[key] = reading.quoted(self.text.caption(shown, self.language), np.asarray(shown))
         return self.captions[key]
 
 
