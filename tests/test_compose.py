@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from parts import tiny_pack
+from PIL import Image
 
+from unfuse.corpus import compose as composer
 from unfuse.corpus import draw
 from unfuse.corpus.compose import Drawn, Pack, compose, flat
 from unfuse.layers import Kind
 from unfuse.model.slots import SLOTS
 from unfuse.train.slots import batch, slot_of, targets
+from unfuse.train.stage import Want
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +91,61 @@ def test_targets_put_together_are_the_picture_where_the_order_of_slots_is_the_or
 
 def test_a_batch_depends_on_its_arguments_alone(tmp_path: Path) -> None:
     root = tiny_pack(tmp_path)
-    first, again, other = (batch(root, "train", 0, step, count=2, side=32) for step in (3, 3, 4))
+    first, again, other = (batch(Want(root, "train", 0, step, 0, 2, side=32)) for step in (3, 3, 4))
     assert all(np.array_equal(first[k], again[k]) for k in first)
     assert not np.array_equal(first["picture"], other["picture"])
     assert first["slots"].shape[:2] == (2, len(SLOTS))
+
+
+def richer(root: Path) -> Pack:
+    """The tiny pack with a material and a scene of two layers."""
+    tiny_pack(root)
+    y, x = np.mgrid[-1:1:32j, -1:1:32j]
+    ball = np.dstack([(x + 1) * 127, (y + 1) * 127, np.full_like(x, 60)]).astype(np.uint8)
+    Image.fromarray(ball).save(root / "matcap.png")
+    (root / "scenes" / "one").mkdir(parents=True)
+    pack = json.loads((root / "pack.json").read_text())
+    pack["parts"].append({"file": "matcap.png", "kind": "matcap", "split": "train"})
+    for i, colour in enumerate(((250, 200, 30, 255), (30, 60, 200, 255))):
+        part = np.zeros((60, 80, 4), np.uint8)
+        part[10 + 10 * i : 40, 10:70] = colour
+        Image.fromarray(part).save(root / "scenes" / "one" / f"{i:02}.png")
+        pack["parts"].append({"file": f"scenes/one/{i:02}.png", "kind": "scene", "split": "train"})
+    (root / "pack.json").write_text(json.dumps(pack))
+    return Pack.open(root, "train")
+
+
+def test_a_scene_keeps_its_layers_over_each_other(tmp_path: Path) -> None:
+    pack = richer(tmp_path)
+    assert [len(files) for files in pack.scenes] == [2]
+    for seed in range(20):
+        low, high = composer.scene(pack, np.random.default_rng(seed), (96, 128))
+        inside = high.rgba[..., 3] > 0.99
+        assert (low.rgba[..., 3][inside] > 0.99).all()  # the upper lies within the lower one
+        np.testing.assert_allclose(high.rgba[inside][:, :3].mean(0) * 255, (30, 60, 200), atol=1)
+
+
+def test_a_solid_shows_its_material_by_where_its_surface_faces() -> None:
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    red_to_the_right, green_downwards = (x + 1) * 127.5, (y + 1) * 127.5
+    material = np.dstack([red_to_the_right, green_downwards, np.full_like(x, 60)]).astype(np.uint8)
+    mask = draw.blob((120, 120), (60, 60), 50, np.random.default_rng(0), 0.0)
+    ball = draw.lit(mask, material, reach=50)
+    np.testing.assert_array_equal(ball[..., 3], (mask * 255 + 0.5).astype(np.uint8))
+    left, right, top, bottom, middle = (
+        ball[p].astype(int) for p in ((60, 15), (60, 105), (15, 60), (105, 60), (60, 60))
+    )
+    assert left[0] < 90 < 165 < right[0]
+    assert top[1] < 90 < 165 < bottom[1]
+    assert np.abs(middle[:2] - 127).max() < 12
+
+
+def test_every_kind_of_part_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = richer(tmp_path)
+    for name in ("SOLIDS", "RAISED"):
+        monkeypatch.setattr(composer, name, 1.0)
+    layers = [layer for seed in range(8) for layer in compose(pack, np.random.default_rng(seed), (160, 160))]
+    assert {layer.kind for layer in layers} == {"background", "decoration", "object", "text"}
+    for layer in layers:
+        assert layer.rgba.dtype == np.float32
+        assert 0 <= layer.rgba.min() <= layer.rgba.max() <= 1

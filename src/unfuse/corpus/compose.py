@@ -7,18 +7,17 @@ they are the picture, before the noise that pictures collect on their way (`weat
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import ImageFont
 
 from unfuse.corpus import draw
 from unfuse.corpus.draw import Colour, Rgba, Rng, Size
+from unfuse.corpus.pack import Pack as Pack
 from unfuse.layers import Kind
 
 WORDS = (  # noqa: SIM905 - as prose it can be read, as a list of a hundred quoted words it cannot
@@ -32,6 +31,13 @@ WORDS = (  # noqa: SIM905 - as prose it can be read, as a list of a hundred quot
 SYMBOLS = ["-50%", "$19.90", "9:30", "2026", "24/7", "+", "&", "No. 7", "100%", "€5", "@studio", "#now", "!", "A-Z"]
 
 
+SCENES = 0.08  # of the designs have a scene for their objects
+SOLIDS = 0.1  # of the objects are solids in a material
+SOLID = 160  # pixels of a solid's side
+RAISED = 0.15  # of the large lines of text are solid letters in a material
+READABLE = 0.22  # difference of luminance to what lies below
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """One true layer: `h w 4` float32, straight alpha, full canvas."""
@@ -39,44 +45,6 @@ class Drawn:
     rgba: Rgba
     kind: Kind
     name: str
-
-
-@dataclass(frozen=True)
-class Pack:
-    """The parts that one split (train or valid) may use, by folder; see `parts.build`."""
-
-    root: Path
-    objects: tuple[str, ...]
-    photos: tuple[str, ...]
-    fonts: tuple[str, ...]
-    wide_fonts: tuple[str, ...]
-
-    @staticmethod
-    def open(root: Path, split: str) -> Pack:
-        """The parts of a split, read from the pack's `pack.json`."""
-        rows = [r for r in json.loads((root / "pack.json").read_text())["parts"] if r["split"] == split]
-        files = {k: tuple(r["file"] for r in rows if r["kind"] == k) for k in ("object", "photo", "font", "cjk-font")}
-        return Pack(root, files["object"], files["photo"], files["font"], files["cjk-font"])
-
-    def image(self, file: str) -> NDArray[np.uint8]:
-        """An object or a photograph: `h w 4` uint8, straight alpha."""
-        return decoded(self.root / file)
-
-    def typeface(self, file: str, size: int) -> ImageFont.FreeTypeFont:
-        """A font at `size` pixels."""
-        return typeface(self.root / file, size)
-
-
-@lru_cache(maxsize=6000)
-def decoded(path: Path) -> NDArray[np.uint8]:
-    """`h w 4` uint8 of a picture file, kept in memory: decoding takes longer than drawing."""
-    return np.asarray(Image.open(path).convert("RGBA"))
-
-
-@lru_cache(maxsize=3000)
-def typeface(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    """A font file at `size` pixels, kept in memory."""
-    return ImageFont.truetype(str(path), size)
 
 
 def compose(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
@@ -218,8 +186,13 @@ def veil(rng: Rng, size: Size) -> Rgba:
 
 
 def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
-    """One to five parts; stickers share an outline, product shots a floor, all of them overlap now and then."""
+    """One to five parts; stickers share an outline, product shots a floor, all of them overlap now and then.
+
+    Or a scene: a drawing that is made up of layers by itself.
+    """
     h, w = size
+    if pack.scenes and rng.random() < SCENES:
+        return scene(pack, rng, size)
     count = int(rng.choice([0, 1, 1, 2, 2, 3, 4, 5]))
     style = rng.choice(["plain", "shadow", "sticker", "floor", "photo-card"], p=[0.3, 0.3, 0.16, 0.16, 0.08])
     scale = rng.uniform(0.28, 0.75) / (1 + 0.22 * max(0, count - 1))
@@ -232,11 +205,47 @@ def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
         if count == 1:
             centre = heart
         long_side = max(10.0, scale * rng.uniform(0.6, 1.4) * max(size))
-        part = photo_card(pack, rng) if style == "photo-card" else pack.image(str(rng.choice(pack.objects)))
+        part = photo_card(pack, rng) if style == "photo-card" else thing(pack, rng)
         if rng.random() < 0.5:
             part = part[:, ::-1]
         angle = float(rng.normal(0, 12) if rng.random() < 0.7 else 0)
         drawn.append(Drawn(styled(rng, draw.place(part, size, centre, long_side, angle), style), "object", "object"))
+    return drawn
+
+
+def thing(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
+    """A part of the pack, now and then a solid shape in a material."""
+    if pack.matcaps and rng.random() < SOLIDS:
+        return solid_part(pack, rng)
+    return pack.image(str(rng.choice(pack.objects)))
+
+
+def solid_part(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
+    """A ball, a pebble or a badge with a round edge, lit as a matcap says: `h w 4` uint8."""
+    wobble = float(rng.choice([0.0, 0.12, 0.3, -1.0]))
+    mask = draw.blob((SOLID, SOLID), (SOLID / 2, SOLID / 2), 0.3 * SOLID, rng, wobble)
+    return draw.lit(mask, matcap(pack, rng), float(rng.uniform(0.06, 0.5)) * SOLID / 2)
+
+
+def matcap(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
+    """A material, `h w 3`: how a ball of it looks."""
+    return pack.image(str(rng.choice(pack.matcaps)))[..., :3]
+
+
+def scene(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
+    """The layers of a drawing, all at one place, each an object; perhaps with a shadow under the lowest."""
+    h, w = size
+    files = pack.scenes[int(rng.integers(len(pack.scenes)))]
+    long_side, angle = rng.uniform(0.45, 0.95) * max(size), float(rng.normal(0, 4))
+    centre = (rng.uniform(0.35, 0.65) * w, rng.uniform(0.35, 0.65) * h)
+    mirrored = rng.random() < 0.5
+    drawn = []
+    for i, file in enumerate(files):
+        part = pack.image(file)[:, ::-1] if mirrored else pack.image(file)
+        layer = draw.place(part, size, centre, long_side, -angle if mirrored else angle)
+        if i == 0 and rng.random() < 0.3:
+            layer = styled(rng, layer, "shadow")
+        drawn.append(Drawn(layer, "object", "object"))
     return drawn
 
 
@@ -320,7 +329,17 @@ def text_block(
     if (mask > 0.2).any() and share < 0.09 and rng.random() < 0.3:
         plate = plate_under(rng, mask, font_size, hue)
         below = draw.over(plate, np.dstack([below, np.ones(size, np.float32)]))[..., :3]
+    if pack.matcaps and font_size > 20 and rng.random() < RAISED:
+        raised = draw.lit(mask, matcap(pack, rng), font_size * rng.uniform(0.04, 0.12))
+        inside = mask > 0.3
+        if inside.any() and abs(tone(raised[inside][:, :3] / 255) - tone(below[inside])) > READABLE:
+            return np.asarray(raised / np.float32(255), np.float32), plate
     return dressed(rng, size, mask, ink_for(rng, mask, below, hue), font_size), plate
+
+
+def tone(colours: NDArray[np.floating[Any]]) -> float:
+    """The mean luminance of `n 3`."""
+    return draw.luminance(colours.mean(0))
 
 
 def plate_under(rng: Rng, mask: draw.Plane, font_size: int, hue: float) -> Rgba:
@@ -371,7 +390,7 @@ COMMON_HAN = [
 def ink_for(rng: Rng, mask: draw.Plane, below: NDArray[np.float32], hue: float) -> Colour:
     """A colour that can be read on what lies below."""
     inside = below[mask > 0.3]
-    tone = draw.luminance(inside.mean(0)) if inside.size else 0.5
+    ground = tone(inside) if inside.size else 0.5
     for _ in range(12):
         ink = (
             (1.0, 1.0, 1.0)
@@ -380,9 +399,9 @@ def ink_for(rng: Rng, mask: draw.Plane, below: NDArray[np.float32], hue: float) 
             if rng.random() < 0.25
             else draw.random_colour(rng, hue if rng.random() < 0.4 else None)
         )
-        if abs(draw.luminance(ink) - tone) > 0.22:
+        if abs(draw.luminance(ink) - ground) > READABLE:
             return ink
-    return (1.0, 1.0, 1.0) if tone < 0.5 else (0.0, 0.0, 0.0)
+    return (1.0, 1.0, 1.0) if ground < 0.5 else (0.0, 0.0, 0.0)
 
 
 def dressed(rng: Rng, size: Size, mask: draw.Plane, ink: Colour, font_size: int) -> Rgba:
