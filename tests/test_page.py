@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from io import BytesIO
@@ -37,7 +38,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(tmp_path_factory.mktemp("page") / "data", "--engine", "fake", engine="embedded")
+    running = Running(tmp_path_factory.mktemp("page") / "data", "--engine", "slow", engine="embedded")
     yield running
     running.stop()
 
@@ -66,6 +67,9 @@ class Person:
         self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self.heard)
+        self.page.on("filechooser", lambda chooser: None)  # once asked for, none can come before anybody waits for it
+        self.jobs: set[str] = set()
+        self.page.on("request", lambda request: self.jobs.update(re.findall(r"/jobs/(j_\w+)/events", request.url)))
         self.page.goto(f"http://127.0.0.1:{server.port}/")
 
     def heard(self, message: Any) -> None:
@@ -233,6 +237,24 @@ def test_by_keyboard_alone(person: Person, picture: Path) -> None:
     page.get_by_role("dialog", name="Keyboard and pointer").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("dialog").wait_for(state="detached")
+
+
+def test_a_run_shows_how_far_it_is_and_can_be_cancelled(person: Person, picture: Path) -> None:
+    page = person.page
+    person.choose(picture)
+    page.get_by_label("Engine").select_option("slow")
+    page.get_by_label("Caption").fill("a poster with a green hat")
+    page.get_by_label("Steps").fill("900")
+    page.get_by_role("button", name="Take it apart").click()
+    page.get_by_role("status").filter(has_text="of 900").wait_for()
+    page.get_by_text("left", exact=False).last.wait_for()
+    page.locator("img.preview").wait_for()
+    page.reload()  # the address holds the job
+    page.get_by_role("status").filter(has_text="of 900").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_selector(".dropzone")
+    (job,) = person.jobs
+    assert person.server.get(f"/v1/jobs/{job}").json["state"] == "cancelled"
 
 
 def test_sliders_show_and_save(person: Person, made: Any) -> None:

@@ -1,7 +1,7 @@
 /** What people do to layers, as edits: the words of the panels, menus and keys. */
 import * as api from './api'
 import type { Edit, Layer } from './api'
-import { busy, commit, complain, covered, find, live, notify, only, reload, say, selected, selection, siblings, stack, task } from './state'
+import { busy, commit, complain, covered, find, live, notify, only, reload, say, selected, selection, siblings, stack, task, type Patch } from './state'
 
 const ids = () => [...selection.value]
 const one = <T>(list: T[]): T | T[] => (list.length === 1 ? list[0]! : list)
@@ -15,10 +15,10 @@ function free(): Layer[] {
 }
 
 /** Run an edit of the selected layers; what it does is said for screen readers. */
-async function run(op: string, fields: Record<string, unknown> = {}, words?: string): Promise<boolean> {
+async function run(op: string, fields: Record<string, unknown> = {}, words?: string, patch: Partial<Patch> = {}): Promise<boolean> {
   const layers = free()
   if (!layers.length) return false
-  const done = await commit([{ op, layer: one(layers.map((layer) => layer.id)), ...fields }])
+  const done = await commit([{ op, layer: one(layers.map((layer) => layer.id)), ...fields }], { ...patch, ids: ids() })
   if (done && words) say(`${words} ${named(layers)}`)
   return done
 }
@@ -34,7 +34,7 @@ export const flip = (axis: string) => run('flip', { axis }, 'Flipped')
 export const rotate = (degrees: number) => run('rotate', { degrees }, 'Turned')
 export const reset = (what: string) => run('reset', { what }, 'Reset')
 export const group = () => run('group', {}, 'Grouped')
-export const removeSelected = () => run('remove', {}, 'Removed')
+export const removeSelected = () => run('remove', {}, 'Removed', { fields: { visible: false } })
 
 export function toggle(layer: Layer, what: 'visible' | 'locked'): void {
   const value = !layer[what]
@@ -65,15 +65,14 @@ export async function step(layer: Layer, up: boolean): Promise<void> {
   const at = row.findIndex((each) => each.id === layer.id) + (up ? 1 : -1)
   const other = row[at]
   if (!other) return say(`${layer.name} is ${up ? 'at the top' : 'at the bottom'}`)
-  if (await commit([{ op: 'reorder', layer: layer.id, [up ? 'above' : 'below']: other.id }])) {
-    say(`${layer.name} is now ${up ? 'above' : 'below'} ${other.name}`)
-  }
+  await drop(layer.id, other.id, up)
 }
 
 export async function drop(layer: string, target: string, above: boolean): Promise<void> {
   if (layer === target) return
   const other = find(target)
-  const done = await commit([{ op: 'reorder', layer, [above ? 'above' : 'below']: target }])
+  const order = { id: layer, target, above }
+  const done = await commit([{ op: 'reorder', layer, [above ? 'above' : 'below']: target }], { ids: [layer], order })
   if (done) say(`${find(layer)?.name} is now ${above ? 'above' : 'below'} ${other?.name}`)
 }
 

@@ -6,7 +6,7 @@ import { Handles, REACH, boxOf, finish, frameNow, peek, view } from './handles'
 import { arrived } from './proxies'
 import { Scene, pick } from './scene'
 import { linesOf, snap, type Lines } from './snap'
-import { busy, covered, live, mode, notify, only, patches, selected, selection, solo, stack } from './state'
+import { arranged, busy, covered, live, mode, notify, only, patches, selected, selection, solo, stack } from './state'
 
 const [SMALLEST, LARGEST] = [0.02, 32]
 
@@ -125,7 +125,7 @@ export class Board {
     } catch {
       // A pointer that is already gone cannot be held.
     }
-    const now = stack.value
+    const now = arranged.value
     if (!now || event.button === 1 || this.panning || mode.value !== 'edit') {
       this.gesture = { kind: 'pan', ...at, tap: false }
       return
@@ -187,7 +187,7 @@ export class Board {
       finish(gesture.ids, gesture.from, moved(gesture.from, delta))
       this.handles.sync(true)
     } else if (!cancelled && !event.shiftKey && (gesture?.kind === 'move' || (gesture?.kind === 'pan' && gesture.tap))) {
-      const hit = stack.value && pick(stack.value, ...this.onCanvas(this.point(event)), event.altKey ? selection.value[0] : undefined)
+      const hit = arranged.value && pick(arranged.value, ...this.onCanvas(this.point(event)), event.altKey ? selection.value[0] : undefined)
       if (!event.ctrlKey && !event.metaKey) selection.value = hit ? (selection.value.includes(hit.id) && selection.value.length === 1 ? selection.value : [hit.id]) : []
     }
   }
@@ -222,7 +222,7 @@ export class Board {
   private redraw(): void {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0
-      const now = stack.value
+      const now = arranged.value
       if (!now) return
       const ratio = devicePixelRatio
       const { scale, x, y } = view.value

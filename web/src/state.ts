@@ -14,6 +14,7 @@ export interface Patch {
   ids: ReadonlySet<string>
   delta?: Affine
   filter?: string
+  order?: { id: string; target: string; above: boolean }
   fields?: Partial<Pick<Layer, 'opacity' | 'blend_mode' | 'visible' | 'locked' | 'name'>>
 }
 
@@ -47,7 +48,7 @@ export const find = (id: string): Layer | undefined => {
 }
 
 /** The layers beside one, bottom to top, itself among them. */
-export function siblings(id: string, layers = stack.value?.layers ?? []): Layer[] {
+export function siblings(id: string, layers = arranged.value?.layers ?? []): Layer[] {
   if (layers.some((layer) => layer.id === id)) return layers
   for (const layer of layers) {
     const found = layer.layers ? siblings(id, layer.layers) : []
@@ -55,6 +56,24 @@ export function siblings(id: string, layers = stack.value?.layers ?? []): Layer[
   }
   return []
 }
+
+/** Layers with one of them above or below another, in whose group it then is. */
+function reordered(layers: Layer[], { id, target, above }: NonNullable<Patch['order']>): Layer[] {
+  const moved = [...walk(layers)].find((layer) => layer.id === id)
+  const into = (level: Layer[]): Layer[] =>
+    level
+      .filter((layer) => layer.id !== id)
+      .map((layer) => (layer.layers ? { ...layer, layers: into(layer.layers) } : layer))
+      .flatMap((layer) => (layer.id !== target || !moved ? layer : above ? [layer, moved] : [moved, layer]))
+      .filter((layer) => layer.layers?.length !== 0) // a group that loses its last layer goes with it
+  return moved ? into(layers) : layers
+}
+
+/** The stack in the order that it will have. */
+export const arranged = computed<Stack | null>(() => {
+  const orders = patches.value.flatMap((patch) => patch.order ?? [])
+  return stack.value && orders.length ? { ...stack.value, layers: orders.reduce(reordered, stack.value.layers) } : stack.value
+})
 
 /** A layer as it looks with what is under the hand and on its way. */
 export function shown(layer: Layer): { layer: Layer; delta: Affine; filter: string } {

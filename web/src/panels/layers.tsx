@@ -6,7 +6,7 @@ import { drop, finishNudge, rename, removeSelected, step, toggle } from '../acti
 import { Icon } from '../icons'
 import { arrived } from '../proxies'
 import { drawThumbnail } from '../scene'
-import { say, selection, shown, solo, stack } from '../state'
+import { arranged, say, selection, shown, solo } from '../state'
 import { IconButton } from './controls'
 
 export const renaming = signal<string | null>(null)
@@ -155,7 +155,7 @@ const Rows = ({ layers, depth }: { layers: Layer[]; depth: number }) => (
 )
 
 export function LayersPanel() {
-  const now = stack.value!
+  const now = arranged.value!
   return (
     <div class="layers" role="group" aria-label="Layers, top one first">
       {solo.value && (
