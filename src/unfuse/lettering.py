@@ -51,30 +51,46 @@ def lifted(
     where they must. What cannot be taken off cleanly stays where the engine has it, and is said there if that has it
     alone. The layers flatten to the picture as before.
     """
-    work, taken = to_float(layers), list[Lettering]()
+    work, taken = layers.copy(), list[Lettering]()
+    depth: Any = layers.dtype.itemsize * 8
     sure = [line for line in found if line.confidence >= SURE]
-    for paragraph in reading.block(sure, picture.shape[1]).paragraphs if sure else ():
-        if len(layers) > 1 and (letters := lettering(work, picture, paragraph)) is not None:
-            work[:, letters.rows, letters.columns] = letters.below
+    for paragraph in reading.block(sure, picture.shape[1]).paragraphs if sure and len(layers) > 1 else ():
+        if (letters := lettering(work, picture, paragraph)) is not None:
+            work[:, letters.rows, letters.columns] = quantise(letters.below, depth)
             taken.append(letters)
-    before, after = (x[..., 3].sum(axis=(1, 2)) for x in (to_float(layers), work))
+    before, after = (x[..., 3].sum(axis=(1, 2), dtype=np.float64) for x in (layers, work))
     kept = [i for i in range(len(layers)) if kinds[i] != "text" or after[i] > LEFT * before[i]]
     parts = [taken] if len(kept) + len(taken) > most else [[letters] for letters in taken]
     if not taken or len(kept) + len(parts) > most:
         said = reading.texts(found, layers, kinds, picture)
-        return layers, ["text" if text else kind for text, kind in zip(said, kinds, strict=True)], said
-    own = [_canvas(part, picture.shape) for part in parts]
-    depth: Any = layers.dtype.itemsize * 8
-    whole = _exact(quantise(picture, depth), layers, kept, np.stack([*work[kept], *own]))
+        return layers, [_kind(text, kind) for text, kind in zip(said, kinds, strict=True)], said
+    whole = np.stack([*work[kept], *(_canvas(part, layers[0]) for part in parts)])
+    regions = [(letters.rows, letters.columns) for letters in taken]
+    regions += [_shown(layers[i, ..., 3]) for i in range(len(layers)) if i not in kept]
+    for rows, columns in regions:
+        exact = quantise(picture[rows, columns], depth)
+        whole[:, rows, columns] = recompose(exact, to_float(whole[:, rows, columns]))
     read = {line for letters in taken for line in letters.text.lines}
     new = [reading.block([line for x in part for line in x.text.lines], picture.shape[1]) for part in parts]
     unread = [line for line in found if line not in read]
     rest = reading.texts(unread, whole[: len(kept)], [kinds[i] for i in kept], picture)
-    named: list[Kind] = ["text" if text else kinds[i] for i, text in zip(kept, rest, strict=True)]
-    return whole, [*named, *["text" for _ in new]], [*rest, *new]
+    named = [_kind(text, kinds[i]) for i, text in zip(kept, rest, strict=True)]
+    return whole, [*named, *(_kind(text, "text") for text in new)], [*rest, *new]
 
 
-def lettering(layers: NDArray[np.float32], picture: NDArray[np.float32], text: TextBlock) -> Lettering | None:
+def _kind(text: TextBlock | None, kind: Kind) -> Kind:
+    return "text" if text else kind
+
+
+def _shown(alpha: NDArray[Any]) -> tuple[slice, slice]:
+    """Rows and columns of the box of what shows."""
+    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+    if not rows.size:
+        return slice(0, 1), slice(0, 1)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def lettering(layers: Levels, picture: NDArray[np.float32], text: TextBlock) -> Lettering | None:
     """A paragraph taken off layers `l h w 4`; None where its letters are not ink of a colour on something else."""
     import cv2
 
@@ -88,7 +104,7 @@ def lettering(layers: NDArray[np.float32], picture: NDArray[np.float32], text: T
         ink |= _ink(rgb, line.shifted(-columns.start, -rows.start))
     near = _around(ink, max(3, round(0.06 * room)))
     far = _around(ink, round(max(0.1 * room, GHOST * math.sqrt(picture[..., 0].size))))
-    if far.all():
+    if far.all() or picture[rows, columns, 3].min() < 1:
         return None
     beneath = _filled(rgb, near)
     core = cv2.erode(ink, np.ones((3, 3), np.uint8)).astype(bool)
@@ -103,7 +119,7 @@ def lettering(layers: NDArray[np.float32], picture: NDArray[np.float32], text: T
         return None
     colour = np.where(alpha[..., None] == 1, rgb, colour)
     pixels = np.concatenate([colour, alpha[..., None]], -1).astype(np.float32)
-    return Lettering(text, rows, columns, pixels, _without(layers[:, rows, columns], beneath, far))
+    return Lettering(text, rows, columns, pixels, _without(to_float(layers[:, rows, columns]), beneath, far))
 
 
 def _ink(rgb: NDArray[np.float32], line: TextLine) -> NDArray[np.uint8]:
@@ -151,22 +167,10 @@ def _without(layers: NDArray[np.float32], beneath: NDArray[np.float32], far: NDA
     return clean
 
 
-def _exact(picture: Levels, layers: Levels, kept: list[int], work: NDArray[np.float32]) -> Levels:
-    """`recompose` of the rows in which something has changed, or a layer is gone."""
-    gone = [i for i in range(len(layers)) if i not in kept]
-    changed = work[len(kept) :, ..., 3].any(axis=(0, 2)) | layers[gone][..., 3].any(axis=(0, 2))
-    changed |= (work[: len(kept)] != to_float(layers[kept])).any(axis=(0, 2, 3))
-    rows = np.flatnonzero(changed)
-    part = slice(int(rows[0]), int(rows[-1]) + 1)
-    whole = np.concatenate([layers[kept], np.zeros((len(work) - len(kept), *layers.shape[1:]), layers.dtype)])
-    whole[:, part] = recompose(picture[part], work[:, part])
-    return whole
-
-
-def _canvas(part: Sequence[Lettering], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Paragraphs as one full-canvas layer `h w 4`."""
-    canvas = np.zeros((shape[0], shape[1], 4), np.float32)
+def _canvas(part: Sequence[Lettering], like: Levels) -> Levels:
+    """Paragraphs as one full-canvas layer `h w 4` of the type of another."""
+    canvas, depth = np.zeros_like(like), like.dtype.itemsize * 8
     for letters in part:
-        there = canvas[letters.rows, letters.columns]
-        there[...] = np.where(letters.pixels[..., 3:] > there[..., 3:], letters.pixels, there)
+        there, new = canvas[letters.rows, letters.columns], quantise(letters.pixels, 8 if depth == 8 else 16)
+        there[...] = np.where(new[..., 3:] > there[..., 3:], new, there)
     return canvas
