@@ -171,7 +171,7 @@ def gimp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ours(depth: Literal[8, 16], transparent: bool) -> Callable[[Path], None]:
+def ours(depth: Literal[8, 16], transparent: bool) -> Callable[[Path], object]:
     return lambda path: formats.write(everything(depth, transparent), path)
 
 
@@ -195,7 +195,7 @@ def square(side: int, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.broadcast_to(np.array([*colour, 255], np.uint8), (side, side, 4)).copy()
 
 
-IN_GIMP: dict[str, Callable[[Path], None]] = {
+IN_GIMP: dict[str, Callable[[Path], object]] = {
     f"ours{depth}{'t' * transparent}.psd": ours(depth, transparent) for depth, transparent in STACKS
 } | {"foreign.psd": foreign}
 
@@ -260,7 +260,9 @@ def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
     with (tmp_path / "a.psd").open("wb") as file:
         psd.write(file)
     stack = formats.read(tmp_path / "a.psd")
-    assert [layer.name for layer in stack] == ["dissolved", "words", "shadow", "half", "smart", "shape", "cut"]
+    names = [layer.name for layer in stack]
+    assert names == ["dissolved", "words", "shadow", "half", "smart", "shape", "cut", "Merged picture"]
+    assert not stack["Merged picture"].visible
     assert stack["words"].kind == "text"
     assert stack["half"].opacity == 0x33 / 255
     assert stack.notes == (
@@ -273,6 +275,7 @@ def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
         "'shape' is a shape or a fill: it came in as pixels",
         "'cut' has a vector mask: it was left out",
         "group 'nothing' is empty: it was left out",
+        "how it looked where it was saved is in the hidden layer 'Merged picture'",
     )
 
 
@@ -289,6 +292,46 @@ def test_other_colour_modes_are_named(tmp_path: Path, mode: str) -> None:
     PSDImage.new(mode, (4, 4)).save(tmp_path / "a.psd")
     with pytest.raises(FormatError, match=r"is (grayscale|cmyk) with 8 bits a channel: save it as RGB"):
         formats.read(tmp_path / "a.psd")
+
+
+# ---- files that Photoshop and GIMP wrote
+
+FOREIGN = Path(__file__).parent / "data" / "foreign"
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("1layer", ["Фон"]),
+        ("2layers", ["Фон", "Слой"]),
+        ("empty-layer", ["Background", "group", "normal"]),
+        ("group", None),
+        ("hidden-groups", None),
+        ("semi-transparent-layers", None),
+        ("transparentbg-gimp", None),
+    ],
+)
+def test_a_foreign_file_looks_as_its_writer_saw_it(name: str, layers: list[str] | None) -> None:
+    stack = formats.read(FOREIGN / f"{name}.psd")
+    with Image.open(FOREIGN / f"{name}.psd") as merged:
+        seen = np.asarray(merged.convert("RGB")).astype(float)
+    flat = flatten(stack).astype(float)
+    assert np.abs((flat[..., :3] * flat[..., 3:] + 255 * (255 - flat[..., 3:])) / 255 - seen).max() <= 1
+    if layers:
+        assert [layer.name for layer in stack.walk()] == layers
+
+
+def test_shapes_that_are_computed_are_said() -> None:
+    """Four shapes without pixels; what lies in place of the whole is Photoshop's notice that it was not saved."""
+    stack = formats.read(FOREIGN / "note.psd")
+    assert [note.partition(" has no pixels")[0] for note in stack.notes] == [f"'Shape {x}'" for x in (1, 2, 3, 4)]
+    assert "Merged picture" not in stack
+
+
+def test_depths_of_others_are_read_or_named() -> None:
+    assert formats.read(FOREIGN / "16bit5x5.psd").depth == 16
+    with pytest.raises(FormatError, match="is rgb with 32 bits a channel: save it as RGB with 8 or 16 bits"):
+        formats.read(FOREIGN / "32bit5x5.psd")
 
 
 # ---- broken and hostile files

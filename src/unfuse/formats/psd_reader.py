@@ -47,6 +47,7 @@ MODES = {
     "color": BlendMode.COLOR,
     "luminosity": BlendMode.LUMINOSITY,
 }
+MERGED = "Merged picture"
 LOCK_ALL = 1 << 31
 TRANSPARENCY, USER_MASK = int(ChannelID.TRANSPARENCY_MASK), int(ChannelID.USER_LAYER_MASK)
 Record = tuple[LayerRecord, ChannelDataList]
@@ -102,6 +103,7 @@ class Reader:
     what: str
     max_pixels: int
     notes: list[str] = field(default_factory=list)
+    differs: bool = False  # whether the layers may look other than in the program that wrote them
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers of the records."""
@@ -111,6 +113,10 @@ class Reader:
     def stack(self, psd: PSD) -> LayerStack:
         self.check_sizes()
         layers = self.layers() if self.records else (self.merged(psd),)
+        version = psd.image_resources.get_data(Resource.VERSION_INFO)
+        if self.differs and (version is None or version.has_composite):
+            layers = (*layers, self.merged(psd).replace(name=MERGED, kind="object", visible=False))
+            self.notes.append(f"how it looked where it was saved is in the hidden layer {MERGED!r}")
         resolution = psd.image_resources.get_data(Resource.RESOLUTION_INFO)
         return LayerStack(
             size=self.canvas.size,
@@ -120,6 +126,11 @@ class Reader:
             dpi=(resolution.horizontal / 65536 if resolution else 0) or 72.0,
             notes=tuple(self.notes),
         )
+
+    def lose(self, note: str) -> None:
+        """Note what may make the whole look different."""
+        self.notes.append(note)
+        self.differs = True
 
     def check_sizes(self) -> None:
         areas = [rectangle for record, _ in self.records for rectangle in (record, record.mask_data) if rectangle]
@@ -161,11 +172,11 @@ class Reader:
         """The layer of a record; none where it has no pixels of its own."""
         name, tags, box = _name(record), set(record.tagged_blocks), _box(record)
         if tags & set(ADJUSTMENT_TYPES) - FILLS:
-            self.notes.append(f"{name!r} is an adjustment layer: it was left out, the whole may look different")
+            self.lose(f"{name!r} is an adjustment layer: it was left out, the whole may look different")
             return []
         if box.width < 1 or box.height < 1:
             fill = ", it is computed: the whole may look different" if tags & FILLS else ""
-            self.notes.append(f"{name!r} has no pixels: it was left out{fill}")
+            (self.lose if fill else self.notes.append)(f"{name!r} has no pixels: it was left out{fill}")
             return []
         planes = _planes(record, channels)
         colour = [self.levels(planes[index], box) for index in range(3)]
@@ -187,10 +198,11 @@ class Reader:
     def fields(self, record: LayerRecord) -> dict[str, Any]:
         name, tags, mode = _name(record), set(record.tagged_blocks), _mode(record)
         self.notes += [f"{name!r} {remark}" for marks, remark in REMARKS if tags & marks]
+        self.differs |= bool(tags & EFFECTS)
         if tags & VECTOR_MASKS and not tags & FILLS and record.mask_data is None:  # else it is in pixels or mask
-            self.notes.append(f"{name!r} has a vector mask: it was left out")
+            self.lose(f"{name!r} has a vector mask: it was left out")
         if mode not in NAMES and mode != BlendMode.PASS_THROUGH:
-            self.notes.append(f"{name!r} has the blend mode {mode.name.lower().replace('_', ' ')}: it became normal")
+            self.lose(f"{name!r} has the blend mode {mode.name.lower().replace('_', ' ')}: it became normal")
         return {
             "name": name,
             "opacity": record.opacity / 255 * record.tagged_blocks.get_data(Tag.BLEND_FILL_OPACITY, 255) / 255,
@@ -206,7 +218,7 @@ class Reader:
             return layer
         self.notes.append(f"{layer.name!r} has a mask: it was put into its alpha")
         if mask.flags.parameters_applied:
-            self.notes.append(f"{layer.name!r} has a mask with density or feather: these were left out")
+            self.lose(f"{layer.name!r} has a mask with density or feather: these were left out")
         box = _box(mask)
         # A mask without pixels of its own is the same everywhere.
         levels = self.levels(planes[USER_MASK], box) if box.width > 0 and box.height > 0 else np.zeros((0, 0))
@@ -215,7 +227,7 @@ class Reader:
     def clipped(self, layer: Layer, base: Layer | None) -> Layer:
         """The layer shown only where `base` shows, the one below that it is clipped to."""
         if base is None:
-            self.notes.append(f"{layer.name!r} is clipped to what is not one layer now: it shows everywhere")
+            self.lose(f"{layer.name!r} is clipped to what is not one layer now: it shows everywhere")
             return layer
         self.notes.append(f"{layer.name!r} is clipped to {base.name!r}: that was put into its alpha")
         alpha = base.to_canvas(self.canvas.size)[..., 3]
