@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pptx import Presentation
 from psd_tools import PSDImage
-from test_words import RED, stack, written
+from test_words import RED, SIZE, stack, written
 
 from unfuse import formats
 from unfuse.errors import FormatError
