@@ -135,6 +135,7 @@ def main(line: Connection, max_pixels: int, memory: int) -> None:
     os.nice(5)  # engines go first
     bench = Bench(max_pixels)
     requests: dict[str, Callable[..., Message]] = {
+        "hello": dict,
         "edit": bench.edit,
         "travel": bench.travel,
         "picture": bench.picture,

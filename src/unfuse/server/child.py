@@ -24,7 +24,7 @@ NO_ROOM = "the server's disk is full: nothing was changed; delete stacks, or giv
 Message = dict[str, Any]
 Main = Callable[..., None]
 SPAWN = multiprocessing.get_context("spawn")
-FRESH: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+FRESH: Any = multiprocessing.get_context("forkserver") if sys.platform == "linux" else SPAWN
 FRESH_MODULES = ["unfuse.server.decoding", "unfuse.composite", "PIL.Image", "PIL.PngImagePlugin"]
 
 

@@ -52,6 +52,7 @@ class Server:
     async def life(self, _: Any) -> AsyncIterator[None]:
         """From the first request to the last."""
         self.jobs.start()
+        self.benches.warm()
         sweeper = asyncio.create_task(self.sweep())
         try:
             yield

@@ -119,6 +119,11 @@ class Benches:
         self.threads = [ThreadPoolExecutor(1, thread_name_prefix="bench") for _ in self.children]
         self.waiting = 0
 
+    def warm(self) -> None:
+        """Have the processes started before anybody waits for them."""
+        for place, threads in enumerate(self.threads):
+            threads.submit(self.exchange, place, {"do": "hello"})
+
     async def ask(self, stack: str, **request: Any) -> Message:
         """A bench's answer. Raises Refused with what is wrong, ChildDied, or Busy where too many wait."""
         if self.waiting >= MOST_WAITING:
@@ -162,8 +167,11 @@ class Decoders:
         self.options = options
         self.threads = ThreadPoolExecutor(at_once, thread_name_prefix="decoder")
         self.waiting = 0
-        if hasattr(FRESH, "set_forkserver_preload"):
+        if FRESH is not SPAWN:  # what every decoder imports is imported once, now
+            from multiprocessing import forkserver
+
             FRESH.set_forkserver_preload(FRESH_MODULES)
+            forkserver.ensure_running()
 
     async def picture(self, source: Path, target: Path) -> Message:
         """Decode a picture to a PNG of ours. Raises Refused with what is wrong with it."""
