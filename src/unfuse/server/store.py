@@ -127,7 +127,9 @@ class Store:
 
     def stacks(self, owner: str) -> list[dict[str, Any]]:
         """All stacks of an owner in short, the last changed first."""
-        inside = ", ".join(f"json_extract(about, '$.{name}') as {name}" for name in ("width", "height", "count"))
+        inside = ", ".join(
+            f"coalesce(json_extract(about, '$.{name}'), 0) as {name}" for name in ("width", "height", "count")
+        )
         query = f"select id, name, version, project, created, changed, {inside} from stacks where owner = ?"
         return [dict(found) for found in self.db.execute(f"{query} order by changed desc, id", (owner,))]
 
