@@ -19,7 +19,7 @@ from unfuse import formats, recipe
 from unfuse.composite import flatten
 from unfuse.errors import StackError, UnfuseError
 from unfuse.layers import LayerStack, Pixels
-from unfuse.pixels import quantise, read, resize, to_float, write_flat
+from unfuse.pixels import quantise, read, replacing, resize, to_float, write_flat
 from unfuse.server import shelf
 from unfuse.server.child import Message, complaint, heard, limit, say
 
@@ -66,7 +66,12 @@ class Bench:
         else:
             layer = stack[what]
             pixels = layer.to_canvas(stack.size) if layer.pixels is None else layer.pixels
-        write_flat(target, shrunk(pixels, size), icc=stack.icc, dpi=stack.dpi)
+        shown = shrunk(pixels, size)
+        if target.endswith(".png"):  # a layer at its own size is encoded already
+            with replacing(target) as file:
+                file.write(self.encoded(shown, stack))
+        else:
+            write_flat(target, shown, icc=stack.icc, dpi=stack.dpi)
         return {}
 
     def export(self, folder: str, project: str, target: str) -> Message:
