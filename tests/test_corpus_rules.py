@@ -184,6 +184,9 @@ def test_a_stored_picture_that_is_broken_or_too_large_is_refused(tmp_path: Path)
         stored(tmp_path / "cut.psd", 10**6)
     with pytest.raises(FormatError, match="the limit is 100"):
         stored(PSD / "mask.psd", 100)
+    (tmp_path / "deep.psd").write_bytes(data[:12] + b"\0\x38" + data[14:])  # 56 channels
+    with pytest.raises(FormatError, match="in 56 channels, the limit is"):
+        stored(tmp_path / "deep.psd", 16_000)
 
 
 # --- smaller ---------------------------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ class Records:
 
 
 def batch(
-    root: Path, split: str, seed: int, step: int, count: int, side: int, most: int = 20
+    root: str | Path, split: str, seed: int, step: int, count: int, side: int, most: int = 20
 ) -> dict[str, NDArray[np.uint8]]:
     """The batch of one step, the same for the same arguments: of designs with at most `most` layers, of one shape.
 
@@ -265,7 +265,7 @@ def batch(
     return {"picture": pixels.quantise(flat, 8), "slots": slots, "counts": counts}
 
 
-def sample(root: Path, split: str, seed: int, step: int, count: int, most: int = 20) -> list[Record]:
+def sample(root: str | Path, split: str, seed: int, step: int, count: int, most: int = 20) -> list[Record]:
     """The records of one step, alike in shape: one is drawn, the others among those whose sides have its ratio.
 
     Raises FormatError where no record has at most `most` layers.
@@ -281,7 +281,7 @@ def sample(root: Path, split: str, seed: int, step: int, count: int, most: int =
 
 
 @lru_cache(maxsize=4)
-def opened(root: Path, split: str) -> tuple[Records, NDArray[np.float64], NDArray[np.int64]]:
+def opened(root: str | Path, split: str) -> tuple[Records, NDArray[np.float64], NDArray[np.int64]]:
     """Records with the ratio and the number of layers of each, read once in each process."""
     records = Records.open(root, split)
     ratios = np.array([_ratio(row.size) for row in records.rows])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from unfuse import pixels
 from unfuse.errors import FormatError
+from unfuse.formats.manifest import LAYERS_TO_CANVAS
 from unfuse.pixels import Levels
 
 OPENRASTER = "mergedimage.png"  # OpenRaster 0.0.5, section "File Layout"
@@ -47,8 +48,11 @@ def _photoshop(file: BinaryIO, path: Path, max_pixels: int) -> Levels | None:
     from psd_tools.psd.image_resources import ImageResources
 
     header = FileHeader.read(file)
-    if header.width * header.height > max_pixels:
-        raise FormatError(f"{path} is {header.width}x{header.height} pixels, the limit is {max_pixels:,}")
+    area = header.width * header.height
+    if area > max_pixels or area * header.channels > 4 * LAYERS_TO_CANVAS * max_pixels:  # all channels are decoded
+        raise FormatError(
+            f"{path} is {header.width}x{header.height} pixels in {header.channels} channels, the limit is {max_pixels:,}"
+        )
     file.seek(struct.unpack(">I", file.read(4))[0], 1)  # colour mode data
     version: Any = ImageResources.read(file).get_data(Resource.VERSION_INFO)
     if version is not None and not version.has_composite:
