@@ -145,7 +145,7 @@ def test_every_format_and_engine_is_in_the_docs() -> None:
     assert missing + [name for name in engines.TABLE if f"`{name}`" not in DOCS] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/flow.md", "docs/log.md", "examples/CREDITS.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/flow.md", "docs/log.md", "docs/page.md", "examples/CREDITS.md"])
 def test_links_in_the_docs_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)|<img[^>]* src=\"([^\"]+)\"", text):
@@ -169,6 +169,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     data |= {"unfuse/formats/html.html", "unfuse/formats/html.js"}
     data |= {"unfuse/corpus/manifest.json"}
     data |= {"unfuse/fonts/Inter.ttf", "unfuse/fonts/OFL.txt"}
+    data |= {"unfuse/server/page/index.html", "unfuse/server/page/build.json"}
     data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json", "unfuse/weights/saliency.onnx"}
     assert sources | data <= set(files)
     assert {name for name in files if name.endswith(("LICENSE", "NOTICE", "entry_points.txt"))}
