@@ -86,7 +86,7 @@ def test_wrong_texts_and_formats_are_named(before: LayerStack, tmp_path: Path) -
     with pytest.raises(StackError, match=r"no layer says or is called .Sumer..*the stack says"):
         module.translate(before, table(tmp_path, "text,de\nSumer,x\n"), tmp_path / "out")
     with pytest.raises(FormatError, match="is not a known format"):
-        module.translate(before, table(tmp_path), tmp_path / "out", suffixes=(".gif",))
+        module.translate(before, table(tmp_path), tmp_path / "out", suffixes=(".xyz",))
     with pytest.raises(FormatError, match="cannot be read"):
         module.read(tmp_path / "gone.csv")
     assert not (tmp_path / "out").exists()
