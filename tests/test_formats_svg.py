@@ -132,7 +132,8 @@ def test_text_that_cannot_live_stays_a_picture_and_says_so(tmp_path: Path) -> No
 # ---- drawings of others
 
 
-def test_layers_of_inkscape_come_in_as_pixels(tmp_path: Path) -> None:
+def test_layers_of_inkscape_come_in_as_pixels() -> None:
+    pytest.importorskip("resvg_py")
     stack = formats.read(FOREIGN / "lens.svg")
     assert (stack.size, stack.dpi) == ((500, 500), 96)
     assert [layer.name for layer in stack] == ["1a", "ombre", "3", "4", "1", "2"]
@@ -142,6 +143,7 @@ def test_layers_of_inkscape_come_in_as_pixels(tmp_path: Path) -> None:
 
 
 def test_what_stands_beside_layers_is_not_lost() -> None:
+    pytest.importorskip("resvg_py")
     stack = formats.read(FOREIGN / "volley_ball.svg")
     assert [layer.name for layer in stack] == ["Destra", "Sinistra", "Sopra", "Ricalco"]
     assert stack.notes == ("drawings came in as pixels: 'Destra', 'Sinistra', 'Sopra', 'Ricalco' with text",)
