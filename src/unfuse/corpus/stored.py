@@ -51,7 +51,8 @@ def _photoshop(file: BinaryIO, path: Path, max_pixels: int) -> Levels | None:
     area = header.width * header.height
     if area > max_pixels or area * header.channels > 4 * LAYERS_TO_CANVAS * max_pixels:  # all channels are decoded
         raise FormatError(
-            f"{path} is {header.width}x{header.height} pixels in {header.channels} channels, the limit is {max_pixels:,}"
+            f"{path} is {header.width}x{header.height} pixels in {header.channels} channels, the limit is "
+            f"{max_pixels:,}"
         )
     file.seek(struct.unpack(">I", file.read(4))[0], 1)  # colour mode data
     version: Any = ImageResources.read(file).get_data(Resource.VERSION_INFO)
