@@ -96,7 +96,8 @@ def test_a_target_is_replaced_and_nothing_else_is_left(tmp_path: Path, name: str
     formats.write(everything(), tmp_path / name)
     assert os.listdir(tmp_path) == [name]
     if formats.find(name).reads:
-        assert len(formats.read(tmp_path / name)) == len(everything())
+        merged = 2 if name == "a.pptx" else 0  # what lies under the layer that multiplies is one picture there
+        assert len(formats.read(tmp_path / name)) == len(everything()) - merged
 
 
 @pytest.mark.parametrize("name", ["not there/a.zip", "not there/a"])
