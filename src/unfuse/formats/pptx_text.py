@@ -55,7 +55,8 @@ def _run(paragraph: Any, line: TextLine, unit: float, opacity: float) -> None:
     run.text = line.string
     run.font.size = Pt(max(1, line.size * unit / POINT))
     run.font.bold, run.font.name = line.weight >= BOLD, line.font or UNKNOWN
-    run.font.color.rgb = RGBColor(*line.color)
+    rgb: Any = RGBColor  # has no types
+    run.font.color.rgb = rgb(*line.color)
     for script in ("a:ea", "a:cs"):  # the family of Chinese, and of right-to-left letters
         etree.SubElement(run.font._element, qn(script)).set("typeface", line.font or UNKNOWN)
     if opacity < 1:

@@ -145,7 +145,8 @@ def _leading(lines: Sequence[TextLine]) -> float:
 
 
 def _described(kind: bytes, items: Mapping[bytes, Any]) -> Any:
-    return descriptor.DescriptorBlock(items=list(items.items()), name="", classID=kind)  # type: ignore[call-arg]
+    block: Any = descriptor.DescriptorBlock  # its own types do not know what its converters take
+    return block(items=list(items.items()), name="", classID=kind)
 
 
 def _marked(value: Any) -> bytes:
