@@ -14,7 +14,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 SIDE = 320  # of the square that the network looks at
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of ImageNet, sRGB-encoded
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, sRGB-encoded
+STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class Saliency:

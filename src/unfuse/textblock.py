@@ -17,7 +17,7 @@ from unfuse.errors import StackError, one_of
 Point = tuple[float, float]
 Quad = tuple[Point, Point, Point, Point]
 Align = Literal["left", "center", "right"]
-ALIGNS: tuple[str, ...] = get_args(Align)
+ALIGNS: tuple[Align, ...] = get_args(Align)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,7 @@ def aligned(lines: Sequence[TextLine]) -> Align | None:
         "center": _spread([(low + high) / 2 for low, high in edges]),
         "right": _spread([high for _, high in edges]),
     }
-    best: Align = min(ALIGNS, key=lambda name: spread[name])  # type: ignore[assignment]
-    return best
+    return min(ALIGNS, key=lambda name: spread[name])
 
 
 def _along(line: TextLine, first: TextLine) -> tuple[float, float]:

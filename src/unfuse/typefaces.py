@@ -269,4 +269,4 @@ def _alike(truth: NDArray[np.float32], face: Typeface, string: str, weight: int)
     wide = drawn.shape[1] / drawn.shape[0] * TALL / truth.shape[1]
     drawn = np.asarray(cv2.resize(drawn, truth.shape[1::-1], interpolation=cv2.INTER_AREA), np.float32)
     shared = float(np.minimum(truth, drawn).sum() / max(float(np.maximum(truth, drawn).sum()), 1e-6))
-    return shared * min(wide, 1 / wide)
+    return shared * float(min(wide, 1 / wide))

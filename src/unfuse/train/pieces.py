@@ -29,7 +29,8 @@ import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
-import unfuse
+from unfuse import __file__ as PACKAGE
+from unfuse import __version__
 from unfuse.corpus import records, shards
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.train import loop, stages, weights
@@ -227,7 +228,7 @@ def pack(run: Path, data: Path, out: Path, tell: Callable[[str], None]) -> Path:
         some, of = put_data(data, place / "data", room - state, about["step"])
         told = {"stage": about["stage"], "step": about["step"], "base": identity(run), "carried": str(carry)}
         exact = carry.exact and some == of
-        told |= {"parts": [some, of], "exact": exact, "unfuse": unfuse.__version__}
+        told |= {"parts": [some, of], "exact": exact, "unfuse": __version__}
         size = write_slices(out, place, told)
     (out / START).write_text(PROGRAM)
     tell(f"{size / MIB:.1f} MiB: code {code / MIB:.1f}, {carry} {state / MIB:.1f}, {some} of {of} parts or records")
@@ -237,7 +238,7 @@ def pack(run: Path, data: Path, out: Path, tell: Callable[[str], None]) -> Path:
 
 def put_code(out: Path, stage: str) -> int:
     """The package's own source, and what it reads while training; its bytes."""
-    source = Path(unfuse.__file__).parent
+    source = Path(PACKAGE).parent
     for file in sorted(source.rglob("*")):
         needed = file.suffix in (".py", ".json") or (file.name == "saliency.onnx" and stage == "slots")
         if file.is_file() and needed and not set(NOT_CODE) & set(file.relative_to(source).parts):
