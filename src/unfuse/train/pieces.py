@@ -29,7 +29,6 @@ import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
-from unfuse import __file__ as PACKAGE
 from unfuse import __version__
 from unfuse.corpus import records, shards
 from unfuse.errors import FormatError, UnfuseError
@@ -238,7 +237,7 @@ def pack(run: Path, data: Path, out: Path, tell: Callable[[str], None]) -> Path:
 
 def put_code(out: Path, stage: str) -> int:
     """The package's own source, and what it reads while training; its bytes."""
-    source = Path(PACKAGE).parent
+    source = Path(__file__).parents[1]
     for file in sorted(source.rglob("*")):
         needed = file.suffix in (".py", ".json") or (file.name == "saliency.onnx" and stage == "slots")
         if file.is_file() and needed and not set(NOT_CODE) & set(file.relative_to(source).parts):
