@@ -25,7 +25,8 @@ from unfuse import engines
 from unfuse.engines import EngineLayers, OnStep
 from unfuse.engines.fake import Fake
 
-engines.TABLE["slow"] = engines.Entry("serving", "Slow", "for tests")  # in worker processes too: they import this file
+if __name__ != "serving":  # in the server and its workers, which are run from this file; not where tests import it
+    engines.TABLE["slow"] = engines.Entry("serving", "Slow", "for tests")
 
 
 class Slow(Fake):

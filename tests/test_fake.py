@@ -149,7 +149,7 @@ def test_splitting_what_is_one_thing_changes_nothing() -> None:
         ({"layers": "many"}, "layers='many': say"),
         ({"steps": 0}, "steps=0: say 1 or more"),
         ({"steps": -3}, "steps=-3: say 1 or more"),
-        ({"engine": "fakes"}, "engine 'fakes' is unknown: say one of embedded, qwen, fake"),
+        ({"engine": "fakes"}, "engine 'fakes' is unknown: say one of embedded, qwen, trained, fake"),
         ({"engine": ""}, "engine '' is unknown"),
         ({"engine": "fake:folder"}, "engine 'fake:folder': say fake alone"),
         ({"engine": "qwen"}, "engine 'qwen': say qwen:FOLDER"),

@@ -111,8 +111,8 @@ def test_a_wrong_column_is_said_before_anything_is_made(tmp_path: Path, header: 
 
 
 def test_a_wrong_suffix_is_said(table: Path, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"'\.gif' is not a known format"):
-        variants(stack(), table, tmp_path / "out", suffix=".gif")
+    with pytest.raises(FormatError, match=r"'\.tga' is not a known format"):
+        variants(stack(), table, tmp_path / "out", suffix=".tga")
     with pytest.raises(StackError, match="variants are files"):
         variants(stack(), table, tmp_path / "out", suffix="")
 

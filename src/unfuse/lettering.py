@@ -28,6 +28,7 @@ CONTRAST = 0.12  # between ink and what lies below it
 WRONG = 0.12  # mean error of unmixing around the letters above which they are more than ink of a colour
 SOFT = 0.06  # alphas nearer to 0 or 1 are 0 or 1
 GHOST = 2 / 192  # of the picture's side: how far around letters an engine at its bucket may have seen them
+GONE = 5e-4  # of the canvas: a layer that covers less has gone with its letters
 LEFT = 0.15  # of a text layer's alpha: what is less is dust when its letters have gone into their own layer
 
 
@@ -59,7 +60,10 @@ def lifted(
             work[:, letters.rows, letters.columns] = quantise(letters.below, depth)
             taken.append(letters)
     before, after = (x[..., 3].sum(axis=(1, 2), dtype=np.float64) for x in (layers, work))
-    kept = [i for i in range(len(layers)) if kinds[i] != "text" or after[i] > LEFT * before[i]]
+    nothing = GONE * picture[..., 0].size * np.iinfo(layers.dtype).max
+    dust = [LEFT * b if kind == "text" else 0.0 for kind, b in zip(kinds, before, strict=True)]
+    gone = [after[i] <= max(dust[i], nothing) and before[i] > nothing for i in range(len(layers))]
+    kept = [i for i in range(len(layers)) if i == 0 or not gone[i]]
     parts = [taken] if len(kept) + len(taken) > most else [[letters] for letters in taken]
     if not taken or len(kept) + len(parts) > most:
         said = reading.texts(found, layers, kinds, picture)

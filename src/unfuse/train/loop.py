@@ -234,7 +234,7 @@ def resumed_at(params: TrainParams, stage: Stage, about: dict[str, Any]) -> int:
     """The step of a checkpoint. Raises UnfuseError where it is of another stage, or by another optimizer."""
     if about["stage"] != stage.name:
         raise UnfuseError(f"{params.out} is a run of stage {about['stage']}, not {stage.name}: choose another --out")
-    before = about["params"].get("optimizer", "adamw")
+    before = about.get("params", {}).get("optimizer", "adamw")
     if before != params.optimizer:
         raise UnfuseError(
             f"{params.out} is a run by --optimizer {before}: go on with that, or begin a new run, --start {params.out}"
