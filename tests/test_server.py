@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -304,8 +305,12 @@ def test_health_figures_and_logs(server: Running, stack: Any) -> None:
     assert server.get("/readyz").json == {"worker": True, "disk": True}
     given = server.get(f"/v1/stacks/{stack['id']}", x_request_id="my-own-1").headers["x-request-id"]
     assert given == "my-own-1"
-    lines = [json.loads(line) for line in server.said().splitlines() if line.startswith(b"{")]
-    (line,) = [line for line in lines if line.get("request") == "my-own-1"]
+    told: list[dict[str, Any]] = []
+    ends = time.monotonic() + 10  # a request's line is written after its answer
+    while not told and time.monotonic() < ends:
+        lines = [json.loads(line) for line in server.said().splitlines() if line.startswith(b"{") and line[-1:] == b"}"]
+        told = [line for line in lines if line.get("request") == "my-own-1"]
+    (line,) = told
     assert (line["method"], line["path"], line["status"]) == ("GET", f"/v1/stacks/{stack['id']}", 200)
     text = server.get("/metrics").body.decode()
     assert 'unfuse_requests_total{method="GET",route="/v1/stacks/{stack}",status="200"}' in text
