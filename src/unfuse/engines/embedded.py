@@ -25,7 +25,7 @@ from unfuse.engines import Count, EngineLayers, OnStep, Step
 from unfuse.errors import EngineError
 from unfuse.layers import Kind
 from unfuse.refine import spread
-from unfuse.saliency import Saliency
+from unfuse.saliency import Saliency, session
 from unfuse.tokens import position_ids
 
 Plane = NDArray[np.float32]
@@ -105,15 +105,9 @@ class Embedded:
     max_layers = 16
 
     def __init__(self, model: bytes | None = None, threads: int = 0) -> None:
-        import onnxruntime
-
         model = model or (files("unfuse") / "weights" / "slots.onnx").read_bytes()
-        options = onnxruntime.SessionOptions()
-        options.enable_cpu_mem_arena = False
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         self.weights_sha256 = hashlib.sha256(model).hexdigest()
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.session = session(model, threads)
         self.saliency = Saliency(threads)
 
     @staticmethod
