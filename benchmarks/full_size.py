@@ -26,7 +26,7 @@ from torch import Tensor
 
 from unfuse.model import plan
 from unfuse.model.checkpoint import IN_A_BLOCK, OUTSIDE_BLOCKS, transformer_params, vae_params
-from unfuse.model.int8 import Int8Linear, quantised
+from unfuse.model.int8 import to_int8
 from unfuse.model.mmdit import MMDiT, MMDiTParams
 from unfuse.model.vae import VAE, VAEParams
 from unfuse.tokens import position_ids
@@ -134,7 +134,7 @@ def transformers(
         block.compile()
     yield "ours, ahead and compiled", lambda: call(model, work, known)
     for block in model.blocks:
-        to_int8(block)
+        to_int8(block, block.state_dict())
     forget(device)
     yield "ours, ahead, compiled and int8", lambda: call(model, work, known)
 
@@ -150,17 +150,6 @@ def modulations(model: MMDiT, sigma: Tensor) -> Tensor:
     vec = torch.nn.functional.silu(model.embed(sigma))
     rows = [torch.stack([s.modulation.linear(vec)[0] for s in (block.image, block.text)]) for block in model.blocks]
     return torch.stack(rows)
-
-
-def to_int8(block: Any) -> None:
-    """A block's linear layers in int8, in place."""
-    names = [name for name, inner in block.named_modules() if isinstance(inner, torch.nn.Linear)]
-    for name in names:
-        linear = block.get_submodule(name)
-        weight, scale = quantised(linear.weight)
-        small = Int8Linear(linear)
-        small.load_state_dict({"weight": weight, "scale": scale, "bias": linear.bias}, assign=True)
-        block.set_submodule(name, small)
 
 
 def diffusers_transformer(params: MMDiTParams, device: str, dtype: torch.dtype) -> Any:

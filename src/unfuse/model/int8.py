@@ -33,11 +33,12 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return rounded.to(torch.int8), scale
 
 
-def swap_linears(module: nn.Module) -> list[str]:
-    """Put an `Int8Linear` in place of every linear layer inside; their names."""
-    found = [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
-    for name in found:
-        inner = module.get_submodule(name)
-        assert isinstance(inner, nn.Linear)
-        module.set_submodule(name, Int8Linear(inner))
-    return found
+def to_int8(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a module its state with an `Int8Linear` in place of every linear layer inside; what is not in it stays."""
+    state = dict(state)
+    found = [(name, inner) for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    for name, linear in found:
+        module.set_submodule(name, Int8Linear(linear))
+        if f"{name}.weight" in state:
+            state[f"{name}.weight"], state[f"{name}.scale"] = quantised(state[f"{name}.weight"])
+    module.load_state_dict(state, strict=False, assign=True)

@@ -25,7 +25,7 @@ from unfuse.model.checkpoint import (
     transformer_names,
     transformer_params,
 )
-from unfuse.model.int8 import quantised, swap_linears
+from unfuse.model.int8 import to_int8
 from unfuse.model.lora import LoRAs
 from unfuse.model.mmdit import Block, MMDiT
 from unfuse.model.reuse import Reuse
@@ -65,7 +65,8 @@ class Transformer:
         if placement != "whole":
             here = [name for name in here if ".modulation." not in name]
         if placement == "int8":
-            self.to_int8(device)
+            for i, block in enumerate(self.model.blocks):  # one at a time is whole
+                to_int8(block, {name: tensor.to(device) for name, tensor in self.block(i).items()})
             here = [name for name in here if not name.startswith("blocks.")]
         self.model.load_state_dict(self.read(here, device), strict=False, assign=True)
         if streams:
@@ -74,16 +75,6 @@ class Transformer:
         if compiled:
             for block in self.model.blocks if not streams else ():
                 block.compile()  # all blocks are alike: one compilation serves them
-
-    def to_int8(self, device: str) -> None:
-        """The blocks without modulation, their linear layers in int8; one block at a time is whole, in RAM."""
-        for i, block in enumerate(self.model.blocks):
-            state = self.block(i)
-            for name in swap_linears(block):
-                if f"{name}.weight" in state:
-                    state[f"{name}.weight"], state[f"{name}.scale"] = quantised(state[f"{name}.weight"])
-            state = {name: tensor.to(device) for name, tensor in state.items()}
-            block.load_state_dict(state, strict=False, assign=True)
 
     def read(self, parameters: Sequence[str], device: str = "cpu") -> State:
         """Parameters by name, LoRAs merged in."""
