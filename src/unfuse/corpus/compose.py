@@ -31,9 +31,10 @@ WORDS = (  # noqa: SIM905 - as prose it can be read, as a list of a hundred quot
 SYMBOLS = ["-50%", "$19.90", "9:30", "2026", "24/7", "+", "&", "No. 7", "100%", "€5", "@studio", "#now", "!", "A-Z"]
 
 
-SCENES = 0.08  # of the designs have a scene for their objects
+SCENES = 0.12  # of the designs have a scene for their objects
 SOLIDS = 0.1  # of the objects are solids in a material
 SOLID = 160  # pixels of a solid's side
+STYLES = {"plain": 0.26, "shadow": 0.26, "sticker": 0.14, "floor": 0.14, "photo-card": 0.08, "collage": 0.12}
 RAISED = 0.15  # of the large lines of text are solid letters in a material
 READABLE = 0.22  # difference of luminance to what lies below
 
@@ -53,7 +54,7 @@ def compose(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
     layers = [Drawn(background(pack, rng, size, hue), "background", "background")]
     layers += [Drawn(d, "decoration", "shape") for d in decorations(rng, size, hue)]
     layers += objects(pack, rng, size)
-    if rng.random() < 0.25:
+    if rng.random() < 0.3:
         layers.append(Drawn(drifting(rng, size, hue), "decoration", "drift"))
     for text, plate in texts(pack, rng, size, hue, layers):
         if plate is not None:
@@ -186,7 +187,7 @@ def veil(rng: Rng, size: Size) -> Rgba:
 
 
 def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
-    """One to five parts; stickers share an outline, product shots a floor, all of them overlap now and then.
+    """Up to five parts; stickers share an outline, product shots a floor, all of them overlap now and then.
 
     Or a scene: a drawing that is made up of layers by itself.
     """
@@ -194,7 +195,9 @@ def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
     if pack.scenes and rng.random() < SCENES:
         return scene(pack, rng, size)
     count = int(rng.choice([0, 1, 1, 2, 2, 3, 4, 5]))
-    style = rng.choice(["plain", "shadow", "sticker", "floor", "photo-card"], p=[0.3, 0.3, 0.16, 0.16, 0.08])
+    style = str(rng.choice(list(STYLES), p=list(STYLES.values())))
+    if style == "collage":
+        count = int(rng.integers(3, 7))
     scale = rng.uniform(0.28, 0.75) / (1 + 0.22 * max(0, count - 1))
     heart = (rng.uniform(0.3, 0.7) * w, rng.uniform(0.35, 0.65) * h)
     spread = rng.uniform(0.12, 0.42)
@@ -205,12 +208,20 @@ def objects(pack: Pack, rng: Rng, size: Size) -> list[Drawn]:
         if count == 1:
             centre = heart
         long_side = max(10.0, scale * rng.uniform(0.6, 1.4) * max(size))
-        part = photo_card(pack, rng) if style == "photo-card" else thing(pack, rng)
+        part = part_of(style, pack, rng)
         if rng.random() < 0.5:
             part = part[:, ::-1]
         angle = float(rng.normal(0, 12) if rng.random() < 0.7 else 0)
         drawn.append(Drawn(styled(rng, draw.place(part, size, centre, long_side, angle), style), "object", "object"))
     return drawn
+
+
+def part_of(style: str, pack: Pack, rng: Rng) -> NDArray[np.uint8]:
+    """What a style places: things, instant photographs, or in a collage both and cut paper."""
+    pick = rng.random()
+    if style == "photo-card" or (style == "collage" and pick < 0.3):
+        return photo_card(pack, rng)
+    return paper(pack, rng) if style == "collage" and pick < 0.7 else thing(pack, rng)
 
 
 def thing(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
@@ -254,7 +265,7 @@ def styled(rng: Rng, layer: Rgba, style: str) -> Rgba:
     unit = 0.01 * max(layer.shape[:2])
     if style == "sticker":
         layer = draw.with_outline(layer, unit * rng.uniform(0.6, 1.8), (1, 1, 1))
-    if style in ("sticker", "shadow", "photo-card"):
+    if style in ("sticker", "shadow", "photo-card", "collage"):
         offset = (rng.uniform(-1, 1) * unit * 1.5, rng.uniform(0, 2) * unit)
         return draw.with_shadow(layer, offset, unit * rng.uniform(0.5, 2.5), rng.uniform(0.2, 0.6), (0, 0, 0))
     return draw.floor_shadow(layer, rng.uniform(0.25, 0.7), rng) if style == "floor" else layer
@@ -275,12 +286,26 @@ def photo_card(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
     return card
 
 
+def paper(pack: Pack, rng: Rng) -> NDArray[np.uint8]:
+    """A piece cut from a photograph or from printed paper, square, round or by free hand: `h w 4`."""
+    h, w = (int(side) for side in rng.integers(110, 220, 2))
+    if pack.photos and rng.random() < 0.5:
+        colour = draw.cover(pack.image(str(rng.choice(pack.photos))), (h, w), rng)
+    else:
+        colour = shaded(rng, (h, w), draw.random_colour(rng), np.ones((h, w), np.float32))[..., :3]
+    if rng.random() < 0.6:
+        alpha = draw.rounded_box((h, w), (1, 1, w - 1, h - 1), float(rng.choice([0, 0, 0.1, 0.5])) * min(h, w))
+    else:
+        alpha = draw.blob((h, w), (w / 2, h / 2), 0.4 * min(h, w), rng, float(rng.choice([0, 0.3])))
+    return (np.dstack([colour, alpha]) * 255 + 0.5).astype(np.uint8)
+
+
 def drifting(rng: Rng, size: Size, hue: float) -> Rgba:
     """What lies above the objects: smoke, confetti, a badge, grass in the foreground."""
     pick = rng.random()
-    if pick < 0.35:
+    if pick < 0.5:
         return draw.smoke(size, rng)
-    if pick < 0.65:
+    if pick < 0.72:
         return draw.confetti(size, rng)
     if pick < 0.85:
         h, w = size
