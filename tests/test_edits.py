@@ -95,6 +95,7 @@ EDITS: dict[str, dict[str, Any]] = {  # for every op an edit of the layer Badge
     "replace_picture": {"picture": np.full((9, 12, 3), 200, np.uint8)},
     "replace_text": {"text": "Off", "font": "Inter"},
     "crop": {"box": [0, 0, 30, 50]},
+    "heal": {"under": "Headline"},
     "mask": {"picture": np.eye(8, dtype=np.uint8) * 255},
     "extract": {},
     "split": {"engine": "fake"},
@@ -523,3 +524,64 @@ def test_group_solo_and_visibility(stack: LayerStack) -> None:
     assert [x.name for x in stack.hide("Badge").show("Badge").walk() if not x.visible] == []
     with pytest.raises(StackError, match="not all in one group"):
         stack.group(["Badge", "Star"])
+
+
+def sky(width: int, height: int) -> Any:
+    """A slope of colour above a floor, which a hole can be continued over."""
+    pixels = np.empty((height, width, 4), np.uint8)
+    pixels[...] = (120, 160, 200, 255)
+    pixels[..., 2] = 100 + np.arange(width)
+    pixels[height * 3 // 4 :] = (90, 60, 30, 255)
+    return pixels
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_heal_takes_a_ghost_away_and_nothing_else(depth: Any) -> None:
+    wide = np.uint16(257) if depth == 16 else np.uint8(1)
+    clean = sky(W, H) * wide
+    ghost = clean.copy()
+    ghost[20:52, 28:60, :3] = 7 * wide
+    sticker = opaque(24, 24, (200, 0, 0)) * wide
+    whole = LayerStack(
+        (W, H), (layer("Wall", (0, 0, W, H), ghost), layer("Sticker", (32, 24, 56, 48), sticker)), depth=depth
+    )
+    after = whole.heal("Wall", under="Sticker", reach=6).remove("Sticker")
+    found = after["Wall"].pixels
+    assert found is not None
+    off = np.abs(found.astype(int) - clean.astype(int)).max(axis=-1) / wide
+    assert off.max() <= 4
+    assert not off[:18].any()
+    assert not off[:, 62:].any()
+    assert after["Wall"].original is None
+    assert after.undo().undo()["Wall"] is whole["Wall"]
+
+
+def test_heal_follows_a_layer_that_was_moved(stack: LayerStack) -> None:
+    wall = LayerStack((W, H), (layer("Wall", (0, 0, W, H), sky(W, H)), stack["Badge"].replace(text=None)))
+    moved = wall.move("Wall", x=5).heal("Wall", under="Badge", reach=2)
+    box, new = moved["Wall"].box, moved["Wall"].pixels
+    assert box == Box(5, 0, W + 5, H)
+    changed = (np.asarray(new) != sky(W, H)).any(axis=-1)
+    shown = stack["Badge"].to_canvas((W, H))[..., 3] > 0
+    where = np.zeros((H, W + 5), bool)
+    where[:, 5:] = changed
+    assert changed.any()
+    ys, xs = np.nonzero(where)
+    ky, kx = np.nonzero(shown)
+    assert (ys.min() >= ky.min() - 2) & (ys.max() <= ky.max() + 2) & (xs.min() >= kx.min() - 2)
+
+
+def test_heal_says_what_cannot_be(stack: LayerStack) -> None:
+    with pytest.raises(StackError, match="'Badge' cannot be healed under itself"):
+        stack.heal("*", under="Badge")
+    with pytest.raises(StackError, match="'Price' has nothing around that place"):
+        stack.heal("Price", under="Star", reach=40)
+
+
+def test_a_picture_stands_where_it_is_anchored(stack: LayerStack) -> None:
+    wide = opaque(8, 4, (9, 9, 9))  # in a frame of 64 x 64
+    boxes = [
+        stack.replace_picture("Badge", picture=wide, anchor=anchor)["Badge"].box
+        for anchor in ("top", "center", "bottom")
+    ]
+    assert boxes == [Box(8, 14, 72, 46), Box(8, 30, 72, 62), Box(8, 46, 72, 78)]

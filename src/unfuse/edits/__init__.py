@@ -1,5 +1,5 @@
-"""Edits: pure functions from stack to stack, in one table. Read this first, then `place`, `look`, `content`, `words`,
-`order`.
+"""Edits: pure functions from stack to stack, in one table. Read this first, then `place`, `look`, `content`, `heal`,
+`words`, `order`.
 
 An edit as data is `{"op": name, field: value, ...}`; the fields are the parameters of the function of that name, and
 the schema that recipes are checked against is made from their types. What no edit touched stays the same to the bit:
@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
-from unfuse.edits import content, look, order, place, words
+from unfuse.edits import content, heal, look, order, place, words
 from unfuse.edits.op import Op
 from unfuse.errors import StackError
 from unfuse.layers import Edit, LayerStack, State, nearest
 
 MOST_STATES = 100  # how far back a stack remembers
 
-TABLE: dict[str, Op] = {op.name: op for module in (place, look, content, words, order) for op in module.OPS}
+MODULES = (place, look, content, heal, words, order)
+TABLE: dict[str, Op] = {op.name: op for module in MODULES for op in module.OPS}
 
 
 def edit(stack: LayerStack, edits: Edit | Iterable[Edit], *, remember: bool = True) -> LayerStack:

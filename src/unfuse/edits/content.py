@@ -14,7 +14,7 @@ from unfuse.edits.op import Op, each, leaves, outermost
 from unfuse.edits.order import siblings, with_siblings
 from unfuse.edits.place import fitted
 from unfuse.errors import PictureError, StackError
-from unfuse.fields import How, Name, Picture, Rectangle, Selector, Selectors
+from unfuse.fields import How, Name, Picture, Rectangle, Selector, Selectors, Spot
 from unfuse.layers import Box, Layer, LayerStack, Original
 from unfuse.oklab import Floats
 from unfuse.pixels import quantise, read, to_float
@@ -49,11 +49,12 @@ def replace_picture(
     picture: Picture,
     how: How = "fit",
     alpha: Literal["own", "matte"] = "own",
+    anchor: Spot = "center",
 ) -> LayerStack:
     """Put another picture in a layer's place: same frame, rotation, effects such as its shadow, opacity and blend mode.
 
-    It keeps its own alpha; with `matte` it is also cut with the layer's old one. Looks, which were for the old picture,
-    go.
+    Where it does not fill the frame it stands at its `anchor`. It keeps its own alpha; with `matte` it is also cut with
+    the layer's old one. Looks, which were for the old picture, go.
     """
     old = editable(stack, one(stack, layer))
     if old.pixels is None:
@@ -63,7 +64,7 @@ def replace_picture(
         levels = _cut_to(levels, source.box.width / source.box.height)
     box = Box(0, 0, levels.shape[1], levels.shape[0])
     start, place = _corners(box), _corners(source.box)
-    new = Original(box, levels, affine.onto(start, fitted(start, place, how, "center")))
+    new = Original(box, levels, affine.onto(start, fitted(start, place, how, anchor)))
     if alpha == "matte":
         new = _matted(Layer(old.name, old.kind, *render(new)), source)
     transform = affine.then(new.transform, source.transform)
