@@ -24,6 +24,8 @@ from unfuse.train.data import levels, opened, size_of
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 from unfuse.train.stage import size_of as size_of_net
 
+Picture = NDArray[np.float32]
+
 TOUCH = 0.02  # a share of a layer that something must cover to count as lying above it
 SALIENCY_SIDE = 192  # smaller than where it is used: training must not wait for a hint
 SIZES = {
@@ -77,25 +79,28 @@ def batch(want: Want) -> Arrays:
     """The batch of one step, the same for the same want: picture `b h w 3`, salient `b h w`, slots `b l h w 4`, uint8.
 
     Half of the designs are drawn; the other half are the same ones mirrored, with their colour channels exchanged and
-    other weather: drawing costs more than looking.
+    other weather: drawing costs more than looking, and so does the hint, which is mirrored with them.
     """
-    pairs: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
-    pictures, slots = [], []
+    designs: dict[int, tuple[Picture, Picture]] = {}
+    looked: dict[int, Picture] = {}
+    pictures, slots, twins = [], [], []
     for place in want.places():
         pair, twin = divmod(place, 2) if want.split == "train" else (place, 0)
-        if pair not in pairs:
+        if pair not in designs:
             layers = compose(opened(want.data, want.split), want.of_place(2 * pair), size_of(want))
-            pairs[pair] = flat(layers), targets(layers)
-        picture, truth = pairs[pair]
+            designs[pair] = flat(layers), targets(layers)
+        picture, truth = designs[pair]
         rng = np.random.default_rng([want.seed, want.step, place, 2])
         if twin:
             order = rng.permutation(3)
             picture, truth = picture[:, ::-1, order], truth[:, :, ::-1][..., [*order, 3]]
         pictures.append(weather(picture, rng))
         slots.append(truth)
-    seen = np.stack(pictures)
-    salient = saliency()(seen, SALIENCY_SIDE)
-    return {"picture": levels(seen), "salient": levels(salient), "slots": levels(np.stack(slots))}
+        twins.append((pair, twin))
+        looked.setdefault(pair, pictures[-1][:, ::-1] if twin else pictures[-1])
+    hints = dict(zip(looked, saliency()(np.stack(list(looked.values())), SALIENCY_SIDE), strict=True))
+    salient = np.stack([hints[pair][:, ::-1] if twin else hints[pair] for pair, twin in twins])
+    return {"picture": levels(np.stack(pictures)), "salient": levels(salient), "slots": levels(np.stack(slots))}
 
 
 def build(params: TrainParams) -> SlotNet:
