@@ -51,7 +51,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/test.stamp: pyproject.toml Makefile | $(BIN)/python
 	@echo "Installing unfuse and what its tests need into $(VENV) (with torch: on Linux from PyPI some gigabytes)"
-	@$(BIN)/$(PIP) --editable '.[text,train,qwen,corpus,dev]' '$(TORCH)'
+	@$(BIN)/$(PIP) --editable '.[text,train,qwen,edit,corpus,dev]' '$(TORCH)'
 	@touch $(VENV)/demo.stamp $@
 
 $(BIN)/python:

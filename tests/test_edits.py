@@ -17,6 +17,7 @@ from unfuse.composite import flatten, reflatten
 from unfuse.edits import TABLE
 from unfuse.errors import StackError
 from unfuse.layers import Box, Layer, LayerStack
+from unfuse.model import painter
 from unfuse.textblock import TextBlock, TextLine
 
 W, H = 96, 80
@@ -94,6 +95,7 @@ EDITS: dict[str, dict[str, Any]] = {  # for every op an edit of the layer Badge
     "duplicate": {},
     "replace_picture": {"picture": np.full((9, 12, 3), 200, np.uint8)},
     "replace_text": {"text": "Off", "font": "Inter"},
+    "repaint": {"words": "a blue middle", "engine": "blue"},
     "crop": {"box": [0, 0, 30, 50]},
     "heal": {"under": "Headline"},
     "mask": {"picture": np.eye(8, dtype=np.uint8) * 255},
@@ -125,6 +127,20 @@ def footprint(stack: LayerStack, before: dict[str, Layer]) -> Any:
         if one.pixels is not None and before.get(one.id) is not one and (box := one.box.intersection(Box(0, 0, W, H))):
             covered[box.top : box.bottom, box.left : box.right] = True
     return covered
+
+
+class Blue:
+    """Paints the middle of what it is shown."""
+
+    def paint(self, picture: Any, words: str, *, seed: int, steps: int) -> Any:
+        answer, (height, width) = picture.copy(), picture.shape[:2]
+        answer[height // 3 : -height // 3, width // 3 : -width // 3] = 0, 0, 1
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def _a_painter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(painter.TABLE, "blue", lambda model: Blue())
 
 
 def edited(stack: LayerStack, op: str) -> LayerStack:

@@ -27,11 +27,12 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 # modules may import each other.
 ORDER = (
     *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite"),
-    *("recompose", "refine", "reading", "lettering"),
+    *("recompose", "refine", "rematte", "reading", "lettering"),
     *("fields", "oklab", "affine", "looks", "effects"),
     *("render", "typefaces", "typeset"),
+    *("flow", "tokens", "model"),
     *("selection", "edits", "recipe"),
-    *("formats", "variants", "translate", "flow", "tokens", "saliency", "model"),
+    *("formats", "variants", "translate", "saliency"),
     *("engines", "naming", "decomposition"),
     *("corpus", "train", "evaluate"),
     *("terminal", "server", "cli_corpus", "cli_serve", "cli_text", "cli_train", "cli_evaluate", "cli"),

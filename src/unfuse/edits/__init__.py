@@ -1,5 +1,5 @@
 """Edits: pure functions from stack to stack, in one table. Read this first, then `place`, `look`, `content`, `heal`,
-`words`, `order`.
+`words`, `repaint`, `order`.
 
 An edit as data is `{"op": name, field: value, ...}`; the fields are the parameters of the function of that name, and
 the schema that recipes are checked against is made from their types. What no edit touched stays the same to the bit:
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
-from unfuse.edits import content, heal, look, order, place, words
+from unfuse.edits import content, heal, look, order, place, repaint, words
 from unfuse.edits.op import Op
 from unfuse.errors import StackError
 from unfuse.layers import Edit, LayerStack, State, nearest
 
 MOST_STATES = 100  # how far back a stack remembers
 
-MODULES = (place, look, content, heal, words, order)
+MODULES = (place, look, content, heal, words, repaint, order)
 TABLE: dict[str, Op] = {op.name: op for module in MODULES for op in module.OPS}
 
 
@@ -93,6 +93,12 @@ def _call(stack: LayerStack, op: Op, *positional: Any, **fields: Any) -> LayerSt
 
 
 def _as_data(edit: Edit) -> Edit:
-    """The edit as the history keeps it: JSON, with a word in place of a picture that is not a file."""
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    return {name: value if isinstance(value, plain) else "(a picture)" for name, value in edit.items()}
+    """The edit as the history keeps it: JSON, with a word in place of a picture that is not a file.
+
+    What is made by chance is kept with every field, so that it can be made again after a default has changed.
+    """
+    plain = (str, int, float, bool, list, tuple, dict)
+    fields = find(edit).fields
+    filled = {name: default for name, (_, default) in fields.items() if "seed" in fields and isinstance(default, plain)}
+    given = {name: value if isinstance(value, (*plain, type(None))) else "(a picture)" for name, value in edit.items()}
+    return {"op": edit["op"], **filled, **given}

@@ -109,7 +109,7 @@ def merge(stack: LayerStack, layer: Selectors) -> LayerStack:
     def change(found: Layer) -> Layer:
         if found.pixels is not None:
             raise StackError(f"layer {found.name!r} is no group: use merge_down, or group layers first")
-        return _raster(found, "object", flatten(_beyond(stack, found.layers, found.box)), found.box)
+        return _raster(found, "object", flatten(on_canvas(stack, found.layers, found.box)), found.box)
 
     return each(stack, layer, change)
 
@@ -131,7 +131,7 @@ def merge_down(stack: LayerStack, layer: Selector) -> LayerStack:
                 "cannot: set it to 'normal' first, or use merge_all"
             )
     box = lower.box.union(upper.box)
-    merged = _raster(lower, lower.kind, flatten(_beyond(stack, (lower, upper), box)), box)
+    merged = _raster(lower, lower.kind, flatten(on_canvas(stack, (lower, upper), box)), box)
     layers = (*level[: at - 1], merged.replace(opacity=1.0), *level[at + 1 :])
     return with_siblings(stack, upper, layers)
 
@@ -255,8 +255,8 @@ def _times(levels: Any, share: Floats) -> Any:
     return np.floor(levels * share.astype(np.float64) + 0.5).astype(levels.dtype)
 
 
-def _beyond(stack: LayerStack, layers: tuple[Layer, ...], box: Box) -> LayerStack:
-    """Layers on a canvas that covers `box`, so that nothing beyond the stack's own canvas is lost."""
+def on_canvas(stack: LayerStack, layers: tuple[Layer, ...], box: Box) -> LayerStack:
+    """Layers on a canvas that is `box`, as they show there; it may lie beyond the stack's own."""
     moved = (_shifted(layer, -box.left, -box.top) for layer in layers)
     return LayerStack(box.size, tuple(moved), depth=stack.depth)
 

@@ -15,7 +15,10 @@ from typing import Any
 from unfuse import edits, variants
 from unfuse.errors import StackError
 
-ELSEWHERE = {"split": "POST /v1/stacks/{id}/layers/{layer}/split"}  # ops that take too long for an edit
+ELSEWHERE = {  # ops that take too long for an edit: what to use
+    "split": "POST /v1/stacks/{id}/layers/{layer}/split",
+    "repaint": "the library or the command line, which find the model on your own disk",
+}
 FAMILY = re.compile(r"[\w &'+,-]{1,100}")  # no dots and no slashes
 BOUNDS = ("type", "enum", "const", "anyOf", "prefixItems", "items", "additionalProperties", "pattern")
 
