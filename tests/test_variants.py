@@ -140,6 +140,20 @@ def test_a_canvas_is_a_preset_or_a_size(tmp_path: Path) -> None:
     assert "did you mean 'story'" in wrong.error
 
 
+def test_layers_are_held_where_the_table_says(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,canvas,Badge.anchor,Hero.anchor\na,60x90,left bottom,\nb,,,top\nc,,,\n")
+    held, lacks, plain = read_table(tmp_path / "t.csv")
+    assert held.edits == ({"op": "canvas", "width": 60, "height": 90, "anchors": {"Badge": "left bottom"}},)
+    assert "canvas needs 'width' and 'height'" in lacks.error
+    assert plain.edits == ()
+    (done, _, _) = variants(stack(), tmp_path / "t.csv", tmp_path / "out", suffix=".zip", workers=1)
+    import unfuse
+
+    assert unfuse.load(tmp_path / "out" / done.file)["Badge"].box == Box(44, 34, 56, 46)  # 44 above the bottom
+    (tmp_path / "t.csv").write_text("canvas,Badge.anchor\n60x90,beneath\n")
+    assert "'beneath' is not one of" in read_table(tmp_path / "t.csv")[0].error
+
+
 def test_a_fast_png_keeps_pixels_profile_and_resolution(tmp_path: Path) -> None:
     from unfuse.pixels import read
 

@@ -219,3 +219,13 @@ def test_breaking_lines() -> None:
     lines = typeset.balanced(text, ["aaaa bbbb cc", "dd"], length)
     assert max(map(len, lines)) <= 10
     assert " ".join(lines) == text
+
+
+@pytest.mark.parametrize("words", ["从容不迫\n处变不惊", "هادئ\nورصين"])
+def test_lines_of_a_taller_script_do_not_touch(words: str) -> None:
+    if words[0] == "ه" and not features.check("fribidi"):
+        pytest.skip("FriBiDi is not installed")
+    tight = stack(written([("Summer", 200, 70, 48, RED), ("Market", 200, 108, 48, RED)]))
+    fonts = Path(__file__).parents[1] / "docs" / "tasks" / "fonts"
+    upper, lower = text(tight.replace_text("Words", words, folder=str(fonts))).lines
+    assert max(y for _, y in upper.quad) < min(y for _, y in lower.quad)

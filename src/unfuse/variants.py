@@ -7,7 +7,8 @@ The first row of a CSV file names what is varied, every other row is a variant:
 
 A column is `Layer.op.field`, such as `Badge.drop_shadow.blur`; `Layer.op` where the op has one field that must be
 given, such as `Badge.opacity`; or `Layer.word` with a word of `WORDS`. An empty cell leaves the layer as it is.
-`canvas` is a name of `PRESETS` or a size such as 1080x1350. Pictures are found from the table's folder.
+`canvas` is a name of `PRESETS` or a size such as 1080x1350; `Layer.anchor` is where a layer is held when the canvas
+changes, such as `left bottom`. Pictures are found from the table's folder.
 """
 
 from __future__ import annotations
@@ -156,6 +157,8 @@ def _column(name: str) -> tuple[str, str, str]:
             fields = edits.TABLE[op].fields
             raise StackError(f"the column {name!r}: {op} has no field {last!r}{nearest(last, fields)}")
         return before, op, last
+    if last == "anchor":
+        return layer, "anchor", ""
     if last in ("visible", *WORDS):
         op, field = WORDS.get(last, ("", ""))
         if op and op not in edits.TABLE:
@@ -163,10 +166,10 @@ def _column(name: str) -> tuple[str, str, str]:
         return layer, op or "visible", field
     needed = [field for field in edits.TABLE[last].required if field != "layer"] if last in edits.TABLE else []
     if len(needed) != 1:
-        known = ["visible", *WORDS, *edits.TABLE]
+        known = ["visible", "anchor", *WORDS, *edits.TABLE]
         raise StackError(
             f"the column {name!r}: {last!r} is no field{nearest(last, known)}: say Layer.visible, Layer.color, "
-            "Layer.picture, Layer.x, Layer.y, or Layer.op.field"
+            "Layer.picture, Layer.text, Layer.x, Layer.y, Layer.anchor, or Layer.op.field"
         )
     return layer, last, needed[0]
 
@@ -183,7 +186,10 @@ def _variant(columns: list[tuple[str, str, str]], row: list[str], number: str, f
             if op == "name" and not layer:
                 name = cell
             elif op == "canvas" and not layer:
-                made["", "canvas"] = {"op": "canvas", **_size(cell)}
+                made.setdefault(("", "canvas"), {"op": "canvas"}).update(_size(cell))
+            elif op == "anchor":
+                held = made.setdefault(("", "canvas"), {"op": "canvas"})
+                held["anchors"] = {**held.get("anchors", {}), layer: cell}
             elif op == "visible":
                 made[layer, op] = {"op": "show" if _yes(cell) else "hide", "layer": layer}
             else:

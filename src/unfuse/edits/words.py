@@ -26,6 +26,8 @@ from unfuse.typefaces import Typeface
 
 LIKE = 1.25  # lines whose sizes differ by more are set each in its own
 TURNED = 0.05  # degrees
+TALL = "\u0590"  # from here on letters may reach farther up and down: Hebrew, Arabic, Devanagari, Chinese and so on
+AIR = 0.1  # of the em: what stays free between lines of them
 ROOM = 0.2  # of its height: how far around a line its softest pixels may lie
 
 
@@ -166,7 +168,7 @@ def _set(
     old = _letters(source, lines, others)
     alpha = to_float(source.pixels[..., 3]) * old
     face, weight = set_in
-    style = _style(lines, main, face, weight, wanted.align or flush)
+    style = _style(lines, main, face, weight, wanted.align or flush, text)
     level = affine.about(*main.origin, affine.turn(-main.angle))
     placed = typeset.fit(text, style, _place([line.transformed(level) for line in lines]))
     area, ink = typeset.draw(placed, face, weight)
@@ -209,8 +211,10 @@ def _face(source: Original, line: TextLine, text: str, wanted: Wanted) -> tuple[
     return face, weight
 
 
-def _style(lines: Sequence[TextLine], main: TextLine, face: Typeface, weight: int, align: Align) -> typeset.Style:
-    """Letters as high as the old ones, lines as far apart."""
+def _style(
+    lines: Sequence[TextLine], main: TextLine, face: Typeface, weight: int, align: Align, text: str
+) -> typeset.Style:
+    """Letters as high as the old ones, lines as far apart; farther where a script is taller than Latin."""
     size = main.size
     if not face.missing(main.string):
         left, top, right, bottom = typeset.bounds(face, weight, main.string)
@@ -221,6 +225,9 @@ def _style(lines: Sequence[TextLine], main: TextLine, face: Typeface, weight: in
     apart = np.hypot(last[0] - first[0], last[1] - first[1])
     level = [line.transformed(affine.about(*main.origin, affine.turn(-main.angle))).origin[1] for line in lines]
     pitch = (level[-1] - level[0]) / (len(lines) - 1) / size if len(lines) > 1 and apart else 1.2
+    if max(text) >= TALL:
+        _, top, _, bottom = typeset.bounds(face, weight, _plain(text))
+        pitch = max(pitch, bottom - top + AIR)
     return typeset.Style(face, weight, size, max(pitch, 0.7), align)
 
 
