@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Literal
 
@@ -135,6 +136,20 @@ def everything(depth: Literal[8, 16] = 8, transparent: bool = False, size: tuple
         provenance=Provenance("aa", "fake", "bb", 3, 4, "a prompt", "0.1.0"),
         notes=("a note",),
     )
+
+
+def renamed(stack: LayerStack, name: Callable[[str], str]) -> LayerStack:
+    """The stack with every layer's name changed, as formats do that cannot hold every name."""
+
+    def inside(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        return tuple(layer.replace(name=name(layer.name), layers=inside(layer.layers)) for layer in layers)
+
+    return stack.replace(layers=inside(stack.layers))
+
+
+def printable(name: str) -> str:
+    """Without what a PSD's names cannot hold: control characters."""
+    return "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in name)
 
 
 def assert_same(a: LayerStack, b: LayerStack) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from lxml import etree
 from PIL import Image
-from stacks import assert_same_layers, everything, noise, png, stacks
+from stacks import assert_same_layers, everything, noise, png, renamed, stacks
 
 from unfuse import formats
 from unfuse.composite import flatten, residual
@@ -28,16 +28,11 @@ FOREIGN = Path(__file__).parent / "data" / "foreign"
 NOT_IN_ORA = ("id", "kind")
 
 
-def named(layer: Layer) -> Layer:
-    """Without what XML cannot hold."""
-    return layer.replace(name=clean(layer.name), layers=tuple(named(inner) for inner in layer.layers))
-
-
 @settings(max_examples=25, deadline=None)
 @given(stack=stacks())
 def test_layers_come_back_to_the_bit(stack: LayerStack, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("stacks") / "a.ora"
-    stack = stack.replace(layers=tuple(named(layer) for layer in stack))
+    stack = renamed(stack, clean)  # without what XML cannot hold
     formats.write(stack, path)
     back = formats.read(path)
     assert back.notes == ()

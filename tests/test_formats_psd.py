@@ -18,7 +18,7 @@ from psd_tools import PSDImage
 from psd_tools.constants import BlendMode, Tag
 from psd_tools.psd import PSD
 from psd_tools.psd.tagged_blocks import TaggedBlock
-from stacks import assert_same_layers, everything, noise, soft, stacks
+from stacks import assert_same_layers, everything, noise, printable, renamed, soft, stacks
 
 from unfuse import formats
 from unfuse.composite import flatten
@@ -40,18 +40,12 @@ def test_layers_come_back_to_the_bit(stack: LayerStack, suffix: str, tmp_path_fa
     path = tmp_path_factory.mktemp("stacks") / f"a{suffix}"
     if not stack.layers:
         stack = stack.replace(layers=(Layer("one", "object", Box(0, 0, 1, 1), noise(0, 1, 1, stack.depth)),))
-    stack = stack.replace(layers=tuple(named(layer) for layer in stack))
+    stack = renamed(stack, printable)
     formats.write(stack, path)
     back = formats.read(path)
     assert (back.size, back.depth, back.icc, back.dpi) == (stack.size, stack.depth, stack.icc, stack.dpi)
     assert back.notes == ()
     assert_same_layers(back.layers, stack.layers, ignore=NOT_IN_PSD)
-
-
-def named(layer: Layer) -> Layer:
-    """Without what a PSD's names cannot hold: control characters."""
-    name = "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in layer.name)
-    return layer.replace(name=name, layers=tuple(named(inner) for inner in layer.layers))
 
 
 def test_every_blend_mode_comes_back(tmp_path: Path) -> None:

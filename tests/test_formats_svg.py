@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from lxml import etree
-from stacks import assert_same_layers, everything, noise, png, soft, stacks
+from stacks import assert_same_layers, everything, noise, png, renamed, soft, stacks
 
 from unfuse import formats
 from unfuse.composite import flatten, residual
@@ -35,15 +35,11 @@ def resvg(path: Path, **options: Any) -> Pixels:
     return quantise(read_picture(bytes(module.svg_to_bytes(path.read_text("utf-8"), **options))).pixels, 8)
 
 
-def named(layer: Layer) -> Layer:
-    return layer.replace(name=clean(layer.name), layers=tuple(named(inner) for inner in layer.layers))
-
-
 @settings(max_examples=25, deadline=None)
 @given(stack=stacks())
 def test_layers_come_back_to_the_bit(stack: LayerStack, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("stacks") / "a.svg"
-    stack = stack.replace(layers=tuple(named(layer) for layer in stack))
+    stack = renamed(stack, clean)
     notes = formats.write(stack, path)
     assert notes == (("SVG has 8 bits a channel: 16 were rounded",) if stack.depth == 16 else ())
     back = formats.read(path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from PIL import Image, TiffImagePlugin
-from stacks import assert_same_layers, everything, noise, stacks
+from stacks import assert_same_layers, everything, noise, printable, renamed, stacks
 
 from unfuse import formats
 from unfuse.composite import flatten
@@ -25,17 +25,11 @@ FOREIGN = Path(__file__).parent / "data" / "foreign"
 NOT_IN_TIFF = ("id", "kind")
 
 
-def named(layer: Layer) -> Layer:
-    """Without what a PSD's names cannot hold: control characters."""
-    name = "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in layer.name)
-    return layer.replace(name=name, layers=tuple(named(inner) for inner in layer.layers))
-
-
 @settings(max_examples=25, deadline=None)
 @given(stack=stacks())
 def test_layers_come_back_to_the_bit(stack: LayerStack, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("stacks") / "a.tif"
-    stack = stack.replace(layers=tuple(named(layer) for layer in stack))
+    stack = renamed(stack, printable)
     assert formats.write(stack, path) == ()
     back = formats.read(path)
     assert (back.size, back.depth, back.icc, back.dpi, back.notes) == (
@@ -71,17 +65,12 @@ def test_layers_are_read_little_end_first(depth: Literal[8, 16]) -> None:
     """Written by psdtags, a library of its own for these tags, out of `everything` without its balloon."""
     stack = formats.read(FOREIGN / f"little_endian_{depth}.tif")
     expected = everything(depth, True, size=(60, 40))
-    layers = tuple(renamed(layer) for layer in expected)
-    assert_same_layers(stack.layers, layers, ignore=(*NOT_IN_TIFF, "opacity"))
+    expected = renamed(expected, lambda name: name.replace("🎈", "rot"))  # psdtags writes names of two units wrongly
+    assert_same_layers(stack.layers, expected.layers, ignore=(*NOT_IN_TIFF, "opacity"))
     opacities = zip(stack.walk(), expected.walk(), strict=True)
     assert max(abs(one.opacity - other.opacity) for one, other in opacities) < 0.5 / 255 + 1e-9
     assert (stack.depth, stack.dpi, stack.notes) == (depth, 150, ())
     assert np.abs(flatten(stack).astype(int) - whole(FOREIGN / f"little_endian_{depth}.tif"))[..., 3].max() <= 257
-
-
-def renamed(layer: Layer) -> Layer:
-    name = layer.name.replace("\N{BALLOON}", "rot")  # psdtags writes names of two units wrongly
-    return layer.replace(name=name, layers=tuple(renamed(inner) for inner in layer.layers))
 
 
 # ---- pages

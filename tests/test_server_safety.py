@@ -368,7 +368,7 @@ def test_fonts_are_families_and_not_files(server: Running, used: Any, field: dic
 
 
 HARMLESS = {  # every field of an edit that takes any text: what it is for; a path would have to be refused in `allowed`
-    "layer", "above", "below", "part", "folder", "name", "to", "anchors", "engine", "prompt", "model",
+    "layer", "above", "below", "under", "part", "folder", "name", "to", "anchors", "engine", "prompt", "model",
     "text", "font", "family", "anchor",
 }  # fmt: skip
 

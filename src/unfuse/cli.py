@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from unfuse import __version__, cli_corpus, cli_evaluate, cli_serve, cli_text, cli_train, engines
 from unfuse.errors import FormatError, UnfuseError
-from unfuse.terminal import STANDARD, aims, err, follow, out, progress, read, standard_input, tell, write
+from unfuse.terminal import STANDARD, aims, follow, out, progress, read, standard_input, tell, write
 
 # click's UsageError, or its copy in releases of typer that carry their own
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -304,16 +304,8 @@ def evaluate(
     from unfuse.evaluate.report import sentence
 
     settings = run.Settings(engine=engine, layers=number(layers), steps=steps, seed=seed, short=short)
-    with progress() as shown:
-        task = shown.add_task(f"Evaluating {escape(str(predictions or engine))}", total=None)
-        result = run.evaluate(
-            designs, out, settings, predictions, lambda done, total: shown.update(task, completed=done, total=total)
-        )
-    if as_json:
-        print(json.dumps({"about": result["about"], "summary": result["summary"], "outputs": [str(out)]}))
-        return
-    err.print(escape(sentence(result)), soft_wrap=True)
-    print(out / "index.html")
+    result = cli_evaluate.followed(str(predictions or engine), run.evaluate, designs, out, settings, predictions)
+    cli_evaluate.tell(result, [sentence(result)], out, as_json)
 
 
 def number(layers: str) -> Any:

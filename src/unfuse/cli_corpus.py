@@ -92,8 +92,7 @@ def psd(
     captions.captioner(captioner)  # refused here, and not in each worker
     chosen = rules.without(off, side=side, short=min_side, least=min_layers, most=max_layers, error=max_error)
     params = IntakeParams(chosen, captioner, limit_megapixels)
-    common = {name: value for name, value in (("license", license), ("source", source)) if value}
-    collected(files, sources.find(files, common, metadata), to, params, workers, ray, as_json)
+    collected(files, sources.find(files, common(license, source), metadata), to, params, workers, ray, as_json)
 
 
 @corpus.command()
@@ -141,8 +140,12 @@ def pictures(
 
     chosen = RuleParams(frozenset({"empty", "similar"}), side=side, short=min_side, least=1, most=1)
     params = IntakeParams(chosen, limit_megapixels=limit_megapixels)
-    common = {name: value for name, value in (("license", license), ("source", source)) if value}
-    collected(files, sources.find_pictures(files, common, metadata), to, params, workers, ray, as_json)
+    collected(files, sources.find_pictures(files, common(license, source), metadata), to, params, workers, ray, as_json)
+
+
+def common(license: str, source: str) -> dict[str, str]:
+    """What is said of all files at once."""
+    return {name: value for name, value in (("license", license), ("source", source)) if value}
 
 
 def collected(

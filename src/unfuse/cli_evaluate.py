@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -40,14 +41,22 @@ def vae(
     from unfuse.evaluate import vae as module
 
     settings = module.VAESettings(short=short, seed=seed, lpips=lpips, inception=inception)
+    result = followed(str(model), module.evaluate_vae, pictures, model, out, settings)
+    tell(result, module.lines(result), out, as_json)
+
+
+def followed(what: str, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The result of an evaluation, with its progress shown."""
     with progress() as shown:
-        task = shown.add_task(f"Evaluating {escape(str(model))}", total=None)
-        result = module.evaluate_vae(
-            pictures, model, out, settings, lambda done, total: shown.update(task, completed=done, total=total)
-        )
+        task = shown.add_task(f"Evaluating {escape(what)}", total=None)
+        return work(*arguments, lambda done, total: shown.update(task, completed=done, total=total))
+
+
+def tell(result: dict[str, Any], lines: Iterable[str], out: Path, as_json: bool) -> None:
+    """What was found: one JSON object, or lines and where the report is."""
     if as_json:
         print(json.dumps({"about": result["about"], "summary": result["summary"], "outputs": [str(out)]}))
         return
-    for line in module.lines(result):
+    for line in lines:
         err.print(escape(line), soft_wrap=True)
     print(out / "index.html")

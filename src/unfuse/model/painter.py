@@ -84,7 +84,7 @@ class QwenEdit:
                 output_type="np",
             )
         except torch.OutOfMemoryError as error:
-            raise EngineError(f"out of GPU memory ({error}): free some, or set CUDA_VISIBLE_DEVICES= empty") from error
+            raise EngineError(f"out of GPU memory ({error}): end what else uses it, and run it again") from error
         return np.asarray(answer.images[0], np.float32)
 
 
