@@ -263,7 +263,7 @@ def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
         "'dissolved' has the blend mode dissolve: it became normal",
         "'void' has no pixels: it was left out",
         "'levels' is an adjustment layer: it was left out, the whole may look different",
-        "'words' is a text layer: it came in as pixels",
+        "'words' is a text layer whose words cannot be read: it came in as pixels",
         "'shadow' has layer effects: they were left out",
         "'smart' is a smart object: it came in as pixels",
         "'shape' is a shape or a fill: it came in as pixels",
@@ -313,6 +313,26 @@ def test_a_foreign_file_looks_as_its_writer_saw_it(name: str, layers: list[str] 
     assert np.abs((flat[..., :3] * flat[..., 3:] + 255 * (255 - flat[..., 3:])) / 255 - seen).max() <= 1
     if layers:
         assert [layer.name for layer in stack.walk()] == layers
+
+
+def test_what_ag_psd_writes_looks_as_a_canvas_composes_it() -> None:
+    """Groups, opacity, blend modes, a mask, a clipped and a hidden layer, names of any letters: `ag_psd.js` made it."""
+    stack = formats.read(FOREIGN / "ag_layers.psd")
+    with Image.open(FOREIGN / "ag_layers.psd") as merged:
+        seen = np.asarray(merged.convert("RGBA")).astype(float)
+    assert np.abs(flatten(stack) - seen).max() <= 2
+    assert [layer.name for layer in stack] == ["Back", "Masked", "Group Ä 組", "Screen", "Multiply", "Hidden"]
+    assert stack.notes == (
+        "'Masked' has a mask: it was put into its alpha",
+        "'Clipped' is clipped to 'Base': that was put into its alpha",
+    )
+
+
+def test_what_no_layer_says_is_seen_in_the_whole() -> None:
+    """Photoshop blends text with a gamma of its own, which no file says: only the saved picture shows it."""
+    stack = formats.read(FOREIGN / "text.psb")
+    assert stack["Merged picture"].visible is False
+    assert any(note.startswith("it looks different from where it was saved, by up to ") for note in stack.notes)
 
 
 def test_shapes_that_are_computed_are_said() -> None:

@@ -127,6 +127,28 @@ def able(text: str, folder: str | None = None) -> tuple[Typeface, ...]:
     raise _without(bundled().missing(text), "no font here")
 
 
+def nearest_to(family: str, weight: int, text: str) -> Typeface:
+    """The upright face of a family and weight that can write a text, or what stands in for it.
+
+    Raises StackError where no face here can write it.
+    """
+    try:
+        faces = named(family, text)
+    except StackError:
+        faces = able(text)
+    wanted = family or "Inter"
+    return min(faces, key=lambda x: (x.family != wanted, _is_other(x), abs(x.weight - weight), x.family, x.style))
+
+
+def family_and_weight(name: str) -> tuple[str, int]:
+    """The family and the weight that a PostScript name such as `OpenSans-SemiBold` says."""
+    base, _, style = name.partition("-")
+    plain = re.sub(r"(PS)?MT$", "", base)
+    installed = {face.family.replace(" ", "").lower(): face.family for face in (*system(), bundled())}
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
+    return installed.get(plain.lower(), spaced) or name, _weight(style)
+
+
 def closest(faces: Iterable[Typeface], string: str, letters: NDArray[Any], weight: int) -> tuple[Typeface, int, float]:
     """The face whose `string` looks most like `letters`, ink `h w` of 0 to 1, its weight, and how like they are.
 

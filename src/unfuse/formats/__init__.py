@@ -61,7 +61,7 @@ class Format:
         return importlib.import_module(f"unfuse.formats.{self.module}")
 
 
-PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, profile, resolution, 8 or 16 bits"
+PSD_KEEPS = "groups, opacity in 255 steps, blend modes, visible, locked, text, profile, resolution, 8 or 16 bits"
 ORA_KEEPS = "groups, opacity, blend modes, visible, locked, profile, resolution in whole numbers, 8 or 16 bits"
 SVG_KEEPS = "groups, opacity, blend modes, visible, locked, profile, 8 bits; text as text"
 HTML_KEEPS = "groups, opacity, blend modes, visible, profile, 8 bits"
@@ -85,7 +85,7 @@ FORMATS: tuple[Format, ...] = (
     Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, ("text",), ("slide",)),
     Format("PDF", (".pdf",), "pdf", False, PDF_KEEPS, ("text",)),
     Format("film", (".gif", ".mp4"), "buildup", False, FILM_KEEPS, FILM),
-    Format("TIFF", TIFF, "tiff", True, PSD_KEEPS),
+    Format("TIFF", TIFF, "tiff", True, PSD_KEEPS, ("text",)),
     Format(
         "picture",
         tuple(suffix for suffix in SAVE_OPTIONS if suffix not in TIFF),

@@ -43,7 +43,8 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
             archive.add(target, name, _png(pixels, stack))
         archive.add(target, "mergedimage.png", _png(whole, stack))
         archive.add(target, "Thumbnails/thumbnail.png", _png(_thumbnail(whole), stack.replace(icc=None)))
-    return ()
+    words = [repr(layer.name) for layer in stack.walk() if layer.text]
+    return (f"OpenRaster has no text: the words of {', '.join(words)} are only pictures",) if words else ()
 
 
 def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:

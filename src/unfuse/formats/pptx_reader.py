@@ -234,11 +234,7 @@ def _set(
     weight = 700 if font.bold else 400
     colour = tuple(font.color.rgb) if font.color and font.color.type is not None and font.color.type == 1 else (0, 0, 0)
     typefaces.check_shaping(text)
-    try:
-        faces = typefaces.named(font.name or "", text)
-    except StackError:
-        faces = typefaces.able(text)
-    face = min(faces, key=lambda x: (x.family != (font.name or "Inter"), abs(x.weight - weight), x.family, x.style))
+    face = typefaces.nearest_to(font.name or "", weight, text)
     size = (font.size.pt if font.size else SIZE) * POINT * scale
     align = ALIGNS.get(frame.paragraphs[0].alignment, "left")
     style = typeset.Style(face, weight, size, align=align)

@@ -38,7 +38,7 @@ from unfuse.errors import FormatError
 from unfuse.formats import psd_text
 from unfuse.formats.live import Text, check, live
 from unfuse.formats.names import clean
-from unfuse.formats.psd_reader import LOCK_ALL, MODES, Record, read
+from unfuse.formats.psd_reader import LOCK_ALL, MODES, OURS, Record, read
 from unfuse.layers import Layer, LayerStack, Pixels
 
 __all__ = ["read", "write"]
@@ -91,7 +91,7 @@ def _resources(stack: LayerStack) -> ImageResources:
     resolution = min(round(stack.dpi * 65536), 2**32 - 1)  # 16.16 fixed point, pixels an inch, shown in inches
     resources: dict[Resource, Any] = {
         Resource.RESOLUTION_INFO: struct.pack(">IHHIHH", resolution, 1, 1, resolution, 1, 1),
-        Resource.VERSION_INFO: VersionInfo(has_composite=True, writer="unfuse", reader="unfuse"),
+        Resource.VERSION_INFO: VersionInfo(has_composite=True, writer=OURS, reader=OURS),
     }
     if stack.icc is not None:
         resources[Resource.ICC_PROFILE] = stack.icc
@@ -131,12 +131,9 @@ def _layers(records: list[Record], depth: int, transparent: bool) -> LayerAndMas
     return LayerAndMaskInformation(LayerInfo(), GlobalLayerMaskInfo(), _blocks({Tag.LAYER_16: info, **blocks}))
 
 
-def records(
-    layers: Iterable[Layer], version: int, text: Text = "picture", notes: list[str] | None = None
-) -> list[Record]:
+def records(layers: Iterable[Layer], version: int, text: Text, notes: list[str]) -> list[Record]:
     """The records bottom to top; a group is a divider, what is in it, and then the group's own record."""
     made: list[Record] = []
-    notes = [] if notes is None else notes
     for layer in layers:
         if layer.pixels is None:
             end = LayerRecord(
@@ -146,7 +143,10 @@ def records(
             record = _record(layer, _divider(SectionDivider.OPEN_FOLDER, MODES[layer.blend_mode]))
             made.append(_with_channels(record, EMPTY))
         else:
-            record = _record(layer, psd_text.blocks(live(layer, text, notes)))
+            block = live(layer, text, notes)
+            if block and len(block.paragraphs) > 1:
+                notes.append(f"the text of {layer.name!r} is several texts: Photoshop sees its picture")
+            record = _record(layer, psd_text.blocks(block))
             record.left, record.top, record.right, record.bottom = layer.box
             made.append(_with_channels(record, [_channel(layer.pixels[..., index], version) for index in (3, 0, 1, 2)]))
     return made

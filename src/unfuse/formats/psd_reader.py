@@ -22,10 +22,12 @@ from psd_tools.psd.adjustments import ADJUSTMENT_TYPES
 from psd_tools.psd.header import FileHeader
 from psd_tools.psd.layer_and_mask import ChannelData, ChannelDataList, LayerRecord, MaskData
 
-from unfuse.errors import FormatError
-from unfuse.formats import manifest
+from unfuse.composite import flatten
+from unfuse.errors import FormatError, StackError
+from unfuse.formats import manifest, psd_text_reader, said
 from unfuse.formats.foreign import passing, with_background
-from unfuse.layers import Box, Layer, LayerStack
+from unfuse.layers import Box, Kind, Layer, LayerStack
+from unfuse.pixels import to_float
 
 logging.getLogger("psd_tools").addHandler(logging.NullHandler())  # its warnings become our notes and errors
 
@@ -48,6 +50,8 @@ MODES = {
     "luminosity": BlendMode.LUMINOSITY,
 }
 MERGED = "Merged picture"
+OURS = "unfuse"  # the writer that our own files name
+ALIKE = 2.0  # levels of 255 that two programs' rounding may be apart
 LOCK_ALL = 1 << 31
 TRANSPARENCY, USER_MASK = int(ChannelID.TRANSPARENCY_MASK), int(ChannelID.USER_LAYER_MASK)
 Record = tuple[LayerRecord, ChannelDataList]
@@ -57,6 +61,7 @@ TEXT = {Tag.TYPE_TOOL_OBJECT_SETTING, Tag.TYPE_TOOL_INFO}
 FILLS = {Tag.SOLID_COLOR_SHEET_SETTING, Tag.GRADIENT_FILL_SETTING, Tag.PATTERN_FILL_SETTING}
 SMART = {Tag.SMART_OBJECT_LAYER_DATA1, Tag.SMART_OBJECT_LAYER_DATA2, Tag.PLACED_LAYER1, Tag.PLACED_LAYER2}
 VECTOR_MASKS = {Tag.VECTOR_MASK_SETTING1, Tag.VECTOR_MASK_SETTING2}
+ARTBOARDS = {Tag.ARTBOARD_DATA1, Tag.ARTBOARD_DATA2, Tag.ARTBOARD_DATA3}
 EFFECTS = {
     Tag.EFFECTS_LAYER,
     Tag.OBJECT_BASED_EFFECTS_LAYER_INFO,
@@ -65,7 +70,7 @@ EFFECTS = {
 }
 REMARKS = (
     (FILLS, "is a shape or a fill: it came in as pixels"),
-    (TEXT, "is a text layer: it came in as pixels"),
+    (ARTBOARDS, "is an artboard: it came in as a group, its background was left out"),
     (SMART, "is a smart object: it came in as pixels"),
     (EFFECTS, "has layer effects: they were left out"),
 )
@@ -113,19 +118,32 @@ class Reader:
     def stack(self, psd: PSD) -> LayerStack:
         self.check_sizes()
         layers = self.layers() if self.records else (self.merged(psd),)
-        version = psd.image_resources.get_data(Resource.VERSION_INFO)
-        if self.differs and (version is None or version.has_composite):
-            layers = (*layers, self.merged(psd).replace(name=MERGED, kind="object", visible=False))
-            self.notes.append(f"how it looked where it was saved is in the hidden layer {MERGED!r}")
         resolution = psd.image_resources.get_data(Resource.RESOLUTION_INFO)
         return LayerStack(
             size=self.canvas.size,
-            layers=layers,
+            layers=(*layers, *(self.seen(psd, layers) if self.records else ())),
             depth=16 if self.header.depth == 16 else 8,
             icc=psd.image_resources.get_data(Resource.ICC_PROFILE),
             dpi=(resolution.horizontal / 65536 if resolution else 0) or 72.0,
             notes=tuple(self.notes),
         )
+
+    def seen(self, psd: PSD, layers: tuple[Layer, ...]) -> list[Layer]:
+        """How the whole looked where it was saved, hidden, where the layers do not or may not look so."""
+        version = psd.image_resources.get_data(Resource.VERSION_INFO)
+        if (version and not version.has_composite) or (not self.differs and (not version or version.writer == OURS)):
+            return []
+        merged = self.merged(psd).replace(name=MERGED, kind="object", visible=False)
+        if not self.differs:  # not that we knew, but Photoshop blends text otherwise, and more that no file says
+            assert merged.pixels is not None
+            flat = to_float(flatten(LayerStack(self.canvas.size, layers, 16 if merged.depth == 16 else 8)))
+            over_white = flat[..., :3] * flat[..., 3:] + 1 - flat[..., 3:]
+            away = 255 * np.abs(over_white - to_float(merged.pixels[..., :3])).max()
+            if away <= ALIKE:
+                return []
+            self.notes.append(f"it looks different from where it was saved, by up to {away:.0f} levels of 255")
+        self.notes.append(f"how it looked where it was saved is in the hidden layer {MERGED!r}")
+        return [merged]
 
     def lose(self, note: str) -> None:
         """Note what may make the whole look different."""
@@ -175,15 +193,38 @@ class Reader:
             self.lose(f"{name!r} is an adjustment layer: it was left out, the whole may look different")
             return []
         if box.width < 1 or box.height < 1:
+            if Tag.TYPE_TOOL_OBJECT_SETTING in tags:
+                return self.lettered(record)
             fill = ", it is computed: the whole may look different" if tags & FILLS else ""
             (self.lose if fill else self.notes.append)(f"{name!r} has no pixels: it was left out{fill}")
             return []
         planes = _planes(record, channels)
         colour = [self.levels(planes[index], box) for index in range(3)]
         alpha = self.levels(planes[TRANSPARENCY], box) if TRANSPARENCY in planes else self.opaque(box)
-        fields = self.fields(record) | {"kind": "text" if tags & TEXT else "object"}
-        layer = Layer(box=box, pixels=np.dstack([*colour, alpha]), **fields)
-        return [self.masked(layer, record, planes)]
+        kind: Kind = "text" if tags & TEXT else "object"
+        layer = Layer(box=box, pixels=np.dstack([*colour, alpha]), kind=kind, **self.fields(record))
+        text = psd_text_reader.read(record.tagged_blocks, layer, self.notes)
+        return [self.masked(layer, record, planes).replace(text=text)]
+
+    def lettered(self, record: LayerRecord) -> list[Layer]:
+        """A text that its writer left for others to draw."""
+        fields = self.fields(record)
+        nothing = Layer(box=Box(0, 0, 1, 1), pixels=np.zeros((1, 1, 4), np.uint8), kind="text", **fields)
+        text = psd_text_reader.read(record.tagged_blocks, nothing, self.notes)
+        try:
+            box, pixels = said.draw(text) if text else (nothing.box, None)
+        except StackError as error:
+            self.lose(f"the text of {nothing.name!r} cannot be set: {error}")
+            return []
+        if pixels is None:
+            self.lose(f"{nothing.name!r} has no pixels: it was left out")
+            return []
+        if box.width * box.height > manifest.LAYERS_TO_CANVAS * self.max_pixels:
+            raise FormatError(f"{self.what} has a text of {box.width}x{box.height} pixels, which is too large")
+        self.lose(f"the text of {nothing.name!r} has no pixels: it was set anew, and may look different")
+        depth: Any = pixels if self.header.depth == 8 else pixels.astype(np.uint16) * np.uint16(257)
+        layer = nothing.replace(box=box, pixels=depth)
+        return [layer.replace(text=psd_text_reader.read(record.tagged_blocks, layer, []))]  # where its ink is now
 
     def group(self, record: LayerRecord, channels: ChannelDataList, inside: list[Layer]) -> list[Layer]:
         """The group of a record; what is in it instead, where only that looks the same."""
@@ -304,4 +345,4 @@ def _times(layer: Layer, mask: NDArray[Any], box: Box, outside: int) -> Layer:
         factor[common.within(layer.box)] = mask[common.within(box)]
     pixels = layer.pixels.copy()
     pixels[..., 3] = (pixels[..., 3] * factor + top // 2) // top
-    return layer.replace(pixels=pixels)
+    return layer.replace(pixels=pixels, text=layer.text)

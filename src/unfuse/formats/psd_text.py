@@ -2,13 +2,16 @@
 
 The layer keeps its pixels, which every reader shows; Photoshop sets the text anew when it is edited. Written is what
 readers need (Adobe Photoshop File Formats Specification, Type tool object setting; EngineData has no specification:
-its words are those that psd-tools and ag-psd read).
+its words are those that psd-tools and ag-psd read). A block of our own beside it has the text as we know it: programs
+skip blocks that they do not know, and `psd_text_reader` takes it as long as the type layer is still the same.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from psd_tools.constants import Tag
@@ -18,20 +21,26 @@ from psd_tools.psd.tagged_blocks import TypeToolObjectSetting
 from unfuse.textblock import TextBlock, TextLine
 
 JUSTIFICATION = {"left": 0, "right": 1, "center": 2}
+OWN: Any = b"uTxt"  # the key of our own block
 UNKNOWN = "ArialMT"  # where the family is not known: what every Photoshop has
 STYLES = {100: "Thin", 200: "ExtraLight", 300: "Light", 400: "Regular", 500: "Medium", 600: "SemiBold"}
 STYLES |= {700: "Bold", 800: "ExtraBold", 900: "Black"}
 
 
 def blocks(text: TextBlock | None) -> dict[Tag, bytes]:
-    """The tagged block of a text; none for what is several texts, which one type layer cannot be."""
-    if text is None or len(text.paragraphs) > 1:
+    """The tagged blocks of a text; only our own for what is several texts, which one type layer cannot be."""
+    if text is None:
         return {}
+    own = {OWN: json.dumps(text.to_json(), ensure_ascii=False).encode(errors="surrogatepass")}
+    return own if len(text.paragraphs) > 1 else own | {Tag.TYPE_TOOL_OBJECT_SETTING: _setting(text).tobytes()}
+
+
+def _setting(text: TextBlock) -> TypeToolObjectSetting:
     lines = text.lines
     first = lines[0]
     angle = math.radians(first.angle)
     x, y = _start(text)
-    setting = TypeToolObjectSetting(
+    return TypeToolObjectSetting(
         version=1,
         transform=(math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle), x, y),
         text_version=50,
@@ -58,7 +67,6 @@ def blocks(text: TextBlock | None) -> dict[Tag, bytes]:
             },
         ),
     )
-    return {Tag.TYPE_TOOL_OBJECT_SETTING: setting.tobytes()}
 
 
 def engine_data(text: TextBlock) -> bytes:
@@ -66,26 +74,29 @@ def engine_data(text: TextBlock) -> bytes:
     strings = [f"{line.string}\r" for line in text.lines]
     names = list(dict.fromkeys(font_name(line) for line in text.lines))
     lengths = [len(string.encode("utf-16-be")) // 2 for string in strings]
-    leading = _leading(text.lines)
     paragraph = {"DefaultStyleSheet": 0, "Properties": {"Justification": JUSTIFICATION[text.align]}}
-    styles = [{"StyleSheet": {"StyleSheetData": _style(line, names, leading)}} for line in text.lines]
-    fonts = [{"Name": Said(name), "Script": 0, "FontType": 1, "Synthetic": 0} for name in names]
-    sheets = {"StyleSheetSet": [{"Name": Said("Normal"), "StyleSheetData": _style(text.lines[0], names, leading)}]}
+    leadings = _leadings(text.lines)
+    sheets = [_style(line, names, leading) for line, leading in zip(text.lines, leadings, strict=True)]
+    fonts = [{"Name": Quoted(name), "Script": 0, "FontType": 1, "Synthetic": 0} for name in names]
     resources = {
         "FontSet": fonts,
-        **sheets,
-        "ParagraphSheetSet": [{"Name": Said("Normal"), **paragraph}],
+        "StyleSheetSet": [{"Name": Quoted("Normal"), "StyleSheetData": sheets[0]}],
+        "ParagraphSheetSet": [{"Name": Quoted("Normal"), **paragraph}],
         "TheNormalStyleSheet": 0,
         "TheNormalParagraphSheet": 0,
     }
     engine = {
-        "Editor": {"Text": Said("".join(strings))},
+        "Editor": {"Text": Quoted("".join(strings))},
         "ParagraphRun": {
             "RunArray": [{"ParagraphSheet": paragraph, "Adjustments": {"Axis": [1.0, 0.0, 1.0], "XY": [0.0, 0.0]}}],
             "RunLengthArray": [sum(lengths)],
             "IsJoinable": 1,
         },
-        "StyleRun": {"RunArray": styles, "RunLengthArray": lengths, "IsJoinable": 2},
+        "StyleRun": {
+            "RunArray": [{"StyleSheet": {"StyleSheetData": sheet}} for sheet in sheets],
+            "RunLengthArray": lengths,
+            "IsJoinable": 2,
+        },
         "GridInfo": {"GridIsOn": False, "ShowGrid": False},
         "AntiAlias": 4,
         "UseFractionalGlyphWidths": True,
@@ -101,7 +112,7 @@ def font_name(line: TextLine) -> str:
     return f"{line.font.replace(' ', '')}-{STYLES[min(900, max(100, 100 * round(line.weight / 100)))]}"
 
 
-class Said(str):
+class Quoted(str):
     """A string of the markup; other strings in it are names."""
 
 
@@ -135,13 +146,13 @@ def _start(text: TextBlock) -> tuple[float, float]:
     return upper[0] + first.baseline * (lower[0] - upper[0]), upper[1] + first.baseline * (lower[1] - upper[1])
 
 
-def _leading(lines: Sequence[TextLine]) -> float:
-    """How far baselines are apart, across the lines."""
+def _leadings(lines: Sequence[TextLine]) -> list[float]:
+    """How far each baseline is below the one before, across the lines; the first as far as they are on the average."""
     if len(lines) < 2:
-        return 1.2 * lines[0].size
+        return [1.2 * lines[0].size]
     angle = math.radians(lines[0].angle)
-    (x, y), (u, v) = lines[0].origin, lines[-1].origin
-    return abs((v - y) * math.cos(angle) - (u - x) * math.sin(angle)) / (len(lines) - 1)
+    down = [y * math.cos(angle) - x * math.sin(angle) for x, y in (line.origin for line in lines)]
+    return [abs(down[-1] - down[0]) / (len(lines) - 1), *(abs(b - a) for a, b in pairwise(down))]
 
 
 def _described(kind: bytes, items: Mapping[bytes, Any]) -> Any:
@@ -157,7 +168,7 @@ def _marked(value: Any) -> bytes:
         return b"[ " + b"".join(_marked(inner) + b" " for inner in value) + b"]"
     if isinstance(value, bool):
         return b"true" if value else b"false"
-    if isinstance(value, Said):
+    if isinstance(value, Quoted):
         utf16 = b"\xfe\xff" + str(value).encode("utf-16-be", "replace")
         for byte in (b"\\", b"(", b")"):
             utf16 = utf16.replace(byte, b"\\" + byte)

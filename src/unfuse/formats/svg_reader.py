@@ -17,7 +17,10 @@ from urllib.parse import unquote_to_bytes
 
 from lxml import etree
 
+from unfuse import typefaces
+from unfuse.boxes import Affine
 from unfuse.errors import FormatError, require
+from unfuse.formats import svg_text
 from unfuse.formats.foreign import Pictures, at_one_depth, check_canvas, passing, with_background
 from unfuse.formats.manifest import short
 from unfuse.formats.xml import parse
@@ -156,8 +159,17 @@ class _Reader:
         if layer.is_empty:
             self.notes.append(f"{plan.name!r} shows nothing on the canvas: it was left out")
             return []
-        self.drawn.append(f"{plan.name!r}{' with text' * ('text' in tags)}")
-        return [layer.replace(kind="text") if tags == {"text"} else layer]
+        said = svg_text.read(plan.drawing, self.page(), layer, _property) if tags == {"text"} else None
+        words = " as text" if said else " with text" * ("text" in tags)
+        self.drawn.append(f"{plan.name!r}{words}")
+        return [layer.replace(kind="text", text=said) if tags == {"text"} else layer]
+
+    def page(self) -> Affine:
+        """What the view box, stretched over the canvas, does to units of the drawing."""
+        width, height = self.size
+        view = _view(self.root)
+        x, y, wide, high = view if len(view) == 4 and min(view[2:]) > 0 else (0.0, 0.0, float(width), float(height))
+        return width / wide, 0.0, -x * width / wide, 0.0, height / high, -y * height / high
 
     def picture(self, elements: list[etree._Element]) -> tuple[Box, Any] | None:
         """Place and pixels, where a layer is nothing but one picture in its own size and place."""
@@ -194,7 +206,14 @@ class _Reader:
         drawing.tag = f"{SVG}g"
         text = any(True for _ in drawing.iter(f"{SVG}text", f"{SVG}use"))
         try:
-            png = resvg.svg_to_bytes(etree.tostring(canvas, encoding="unicode"), skip_system_fonts=not text)
+            spare = typefaces.bundled()  # where no font is installed, words would not show at all
+            png = resvg.svg_to_bytes(
+                etree.tostring(canvas, encoding="unicode"),
+                skip_system_fonts=not text,
+                font_files=[spare.path] if text else None,
+                font_family=spare.family,
+                sans_serif_family=spare.family,
+            )
         except Exception as error:  # whatever resvg raises where an SVG is broken
             raise FormatError(f"{plan.name!r} in {self.what} cannot be drawn: {short(error)}") from error
         drawing.tag = f"{SVG}defs"
@@ -295,9 +314,14 @@ def _embedded(link: str) -> bytes | None:
         return None
 
 
+def _view(root: etree._Element) -> list[float]:
+    """The numbers of the view box."""
+    return [float(x) for x in re.findall(r"-?[0-9.]+(?:e-?[0-9]+)?", root.get("viewBox", "")) if x.count(".") < 2]
+
+
 def _canvas(root: etree._Element, what: str) -> tuple[int, int]:
     """Width and height in pixels, 96 an inch; by the view box where the file does not say."""
-    view = [float(x) for x in re.findall(r"-?[0-9.]+(?:e-?[0-9]+)?", root.get("viewBox", "")) if x.count(".") < 2]
+    view = _view(root)
     sides = []
     for index, key in enumerate(("width", "height")):
         if match := LENGTH.fullmatch(root.get(key, "")):

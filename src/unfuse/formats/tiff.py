@@ -22,6 +22,7 @@ from unfuse.composite import flatten
 from unfuse.errors import FormatError, PictureError
 from unfuse.formats.byte_order import big_endian
 from unfuse.formats.foreign import at_one_depth, check_canvas, with_background
+from unfuse.formats.live import Text, check
 from unfuse.formats.manifest import LAYERS_TO_CANVAS, short
 from unfuse.formats.names import clean
 from unfuse.formats.psd import layer_info, records
@@ -42,8 +43,10 @@ LARGEST = 4_000_000_000  # bytes: a TIFF counts in 32 bits
 MOST_PAGES = 1000
 
 
-def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
-    """Write the whole as one page, and the layers beside it."""
+def write(stack: LayerStack, file: BinaryIO, suffix: str, text: Text = "live") -> tuple[str, ...]:
+    """Write the whole as one page, and the layers beside it; `text` as in `psd`."""
+    check(text)
+    notes: list[str] = []
     whole = flatten(stack)
     tags: dict[int, bytes | str] = {}
     if _is_flat(stack) and stack[0].pixels is not None:
@@ -51,13 +54,13 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str) -> tuple[str, ...]:
         tags[PAGE_NAME] = clean(stack[0].name) + "\0"
     else:
         transparent = bool((whole[..., 3] < (1 << stack.depth) - 1).any())
-        layers = layer_info(LayerInfoBlock, records(stack.layers, version=1), transparent).tobytes()
+        layers = layer_info(LayerInfoBlock, records(stack.layers, 1, text, notes), transparent).tobytes()
         tags[IMAGE_SOURCE_DATA] = HEAD + _block(BLOCKS[stack.depth], layers) + _block(b"LMsk", MASK_COLOUR)
     data = tiff(whole, stack.icc, stack.dpi, tags)
     if len(data) > LARGEST:
         raise FormatError(f"the stack takes {len(data):,} bytes, a TIFF has at most {LARGEST:,}: write .psb or .zip")
     file.write(data)
-    return ()
+    return tuple(notes)
 
 
 def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
