@@ -1,7 +1,8 @@
 """The one training loop: the same for every stage, on one device or on several.
 
 The data of step k depends on the seed and k alone, so a run that stops and resumes sees what a straight run sees; a
-picture's noise depends on its place in the batch alone, so that it does not matter how a batch is cut.
+picture's noise depends on its place in the batch alone, so that it does not matter how a batch is cut. (Where designs
+are remixed it does: parts are dealt among the designs of one device.)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ def rate_at(step: int, params: TrainParams) -> float:
 
 def wants(params: TrainParams, place: Place, step: int) -> list[Want]:
     """What this process draws of a step's batch, part by part."""
-    share = params.batch // (place.count * params.accumulate)
+    share = params.batch // (place.count * params.accumulate * params.remix)
     first = place.rank * params.accumulate * share
     return [
         Want(params.data, "train", params.seed, step, first + i * share, share, params.side, params.layers)
@@ -59,10 +61,12 @@ def ignore_interrupts() -> None:
 
 def batches(stage: Stage, params: TrainParams, place: Place, first: int, last: int) -> Iterator[list[Arrays]]:
     """The batches of steps `first` to `last - 1`, each in its parts, made ahead in worker processes."""
+    draw = stage.batch if params.remix == 1 else stage.designs
+    assert draw is not None
     with ProcessPoolExecutor(params.workers, initializer=ignore_interrupts) as pool:
 
         def make(step: int) -> list[Future[Arrays]]:
-            return [pool.submit(stage.batch, want) for want in wants(params, place, step)]
+            return [pool.submit(draw, want) for want in wants(params, place, step)]
 
         ahead = deque(make(step) for step in range(first, min(first + 4, last)))
         try:
@@ -141,8 +145,9 @@ class Run:
         found: list[dict[str, Tensor]] = []
         for i, arrays in enumerate(parts):
             parallel.sync(self.call, self.params.parallel, last=i == len(parts) - 1)
+            seen = self.seen(tensors(arrays, self.place.device), i)
             with self.autocast():
-                losses = self.call(self.stage.loss, tensors(arrays, self.place.device))
+                losses = self.call(self.stage.loss, seen)
             (losses["loss"] / len(parts)).backward()
             found.append({name: value.detach() for name, value in losses.items()})
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.params.clip)
@@ -153,6 +158,15 @@ class Run:
         self.average()
         means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
         return {**parallel.mean(means), "norm": float(norm)}
+
+    @torch.no_grad()
+    def seen(self, drawn: Tensors, part: int) -> Tensors:
+        """What the model is to see of what one part of a step drew."""
+        if self.params.remix == 1:
+            return drawn
+        assert self.stage.remix is not None
+        key = [self.params.seed, self.step, self.place.rank * self.params.accumulate + part, 3]
+        return self.stage.remix(drawn, self.params.remix, np.random.default_rng(key))
 
     @torch.no_grad()
     def average(self) -> None:
@@ -297,11 +311,14 @@ def board(params: TrainParams, first: bool) -> Iterator[Report]:
 
 def check(stage: Stage, params: TrainParams, place: Place) -> None:
     """Raise UnfuseError for what cannot go well."""
-    if params.batch % (place.count * params.accumulate):
+    parts = place.count * params.accumulate * params.remix
+    if params.batch % parts:
         raise UnfuseError(
-            f"batch {params.batch} cannot be cut into {place.count} processes x {params.accumulate} parts: "
-            f"make it a multiple of {place.count * params.accumulate}"
+            f"batch {params.batch} cannot be cut into {place.count} processes x {params.accumulate} parts"
+            f" x {params.remix} pictures of a design: make it a multiple of {parts}"
         )
+    if params.remix > 1 and stage.remix is None:
+        raise UnfuseError(f"stage {stage.name} does not remix designs: leave --remix out")
     if params.optimizer == "muon" and params.parallel == "fsdp":
         raise UnfuseError("--optimizer muon needs whole matrices, which --parallel fsdp cuts: say ddp, or adamw")
     if params.sheet_every and stage.sheet is None:

@@ -19,7 +19,7 @@ from unfuse.corpus.compose import Drawn, compose, flat, weather
 from unfuse.model.slots import SLOTS, STRIDE, SlotNet, SlotNetParams
 from unfuse.saliency import Saliency
 from unfuse.tokens import position_ids
-from unfuse.train import sheets
+from unfuse.train import remix, sheets
 from unfuse.train.data import levels, opened, size_of
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 from unfuse.train.stage import size_of as size_of_net
@@ -75,21 +75,26 @@ def saliency() -> Saliency:
     return Saliency(threads=1)
 
 
+def drawn(want: Want, place: int) -> tuple[Picture, Picture]:
+    """One design: the picture `h w 3`, before any weather, and its slots `l h w 4`."""
+    layers = compose(opened(want.data, want.split), want.of_place(place), size_of(want))
+    return flat(layers), targets(layers)
+
+
 def batch(want: Want) -> Arrays:
     """The batch of one step, the same for the same want: picture `b h w 3`, salient `b h w`, slots `b l h w 4`, uint8.
 
     Half of the designs are drawn; the other half are the same ones mirrored, with their colour channels exchanged and
     other weather: drawing costs more than looking, and so does the hint, which is mirrored with them.
     """
-    designs: dict[int, tuple[Picture, Picture]] = {}
+    found: dict[int, tuple[Picture, Picture]] = {}
     looked: dict[int, Picture] = {}
     pictures, slots, twins = [], [], []
     for place in want.places():
         pair, twin = divmod(place, 2) if want.split == "train" else (place, 0)
-        if pair not in designs:
-            layers = compose(opened(want.data, want.split), want.of_place(2 * pair), size_of(want))
-            designs[pair] = flat(layers), targets(layers)
-        picture, truth = designs[pair]
+        if pair not in found:
+            found[pair] = drawn(want, 2 * pair)
+        picture, truth = found[pair]
         rng = np.random.default_rng([want.seed, want.step, place, 2])
         if twin:
             order = rng.permutation(3)
@@ -101,6 +106,19 @@ def batch(want: Want) -> Arrays:
     hints = dict(zip(looked, saliency()(np.stack(list(looked.values())), SALIENCY_SIDE), strict=True))
     salient = np.stack([hints[pair][:, ::-1] if twin else hints[pair] for pair, twin in twins])
     return {"picture": levels(np.stack(pictures)), "salient": levels(salient), "slots": levels(np.stack(slots))}
+
+
+def designs(want: Want) -> Arrays:
+    """Slots `b l h w 4` uint8 alone, of designs that are all drawn: the device makes pictures of them (`remix`)."""
+    return {"slots": levels(np.stack([drawn(want, place)[1] for place in want.places()]))}
+
+
+def remixed(arrays: Tensors, copies: int, rng: np.random.Generator) -> Tensors:
+    """What `batch` answers, of `copies` designs for each drawn one, on the slots' device."""
+    pictures, slots = remix.remixed(arrays["slots"], copies, rng)
+    pictures = remix.weathered(pictures, rng)
+    seen = {"picture": pictures.permute(0, 2, 3, 1), "salient": remix.salient(pictures, SALIENCY_SIDE)}
+    return {name: (x * 255).round().byte() for name, x in {**seen, "slots": slots.permute(0, 1, 3, 4, 2)}.items()}
 
 
 def build(params: TrainParams) -> SlotNet:
@@ -198,5 +216,7 @@ STAGE = Stage(
     loss,
     validate,
     sheet=sheet,
+    designs=designs,
+    remix=remixed,
     ends=("stem.to2.1", "meaning", "slot_decoder.head", "pixel_decoder.edges", "pixel_decoder.last"),
 )

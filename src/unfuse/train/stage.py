@@ -59,9 +59,9 @@ class TrainParams:
     step, over all processes; accumulate: in how many parts each process takes its share. layers: of a picture, at most.
     schedule, warmup, decay: see `rate_at`. optimizer: see `muon`. weight_decay: of matrices and kernels. ema: how much
     of the averaged weights stays at each step. clip: the gradient's length at most. precision: of what the GPU or CPU
-    multiplies; weights and optimizer are float32. start: weights to begin from: a run's folder, an exported .onnx file,
-    a published folder. model: a published checkpoint, for its text encoder and for tuning. lora: the rank, None for all
-    weights.
+    multiplies; weights and optimizer are float32. remix: pictures that the device makes of each drawn design. start:
+    weights to begin from: a run's folder, an exported .onnx file, a published folder. model: a published checkpoint,
+    for its text encoder and for tuning. lora: the rank, None for all weights.
     """
 
     data: Path
@@ -92,6 +92,7 @@ class TrainParams:
     parallel: Literal["none", "ddp", "fsdp"] = "none"
     compile: bool = False
     recompute: bool = False
+    remix: int = 1
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class TrainParams:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UnfuseError(f"{name} is {getattr(self, name)!r}: say one of {', '.join(known)}")
-        for name in ("steps", "batch", "accumulate", "side", "layers", "workers", "save_every", "validation"):
+        for name in ("steps", "batch", "accumulate", "side", "layers", "workers", "save_every", "validation", "remix"):
             if getattr(self, name) < 1:
                 raise UnfuseError(f"{name} is {getattr(self, name)}: say 1 or more")
         if self.lora is not None and self.lora < 1:
@@ -125,6 +126,7 @@ class Stage:
     `loss`, a mean over pictures, and named parts; begin takes over the weights of the run that this one starts from;
     sheet is a picture `h w 3` uint8 for people; describe says what a checkpoint's JSON should have beside its figures.
     ends: the beginnings of the names of weights at the net's ends, which Muon leaves to AdamW.
+    designs and remix: instead of batch where a run remixes: workers draw designs, the device makes pictures of them.
     lean: weights that do not learn stay in `TrainParams.model`, and checkpoints are without them.
     """
 
@@ -139,6 +141,8 @@ class Stage:
     describe: Callable[[Any, Tensors], dict[str, Any]] = nothing_more
     load: Callable[[TrainParams], nn.Module] | None = None
     ends: tuple[str, ...] = ()
+    designs: Callable[[Want], Arrays] | None = None
+    remix: Callable[[Tensors, int, np.random.Generator], Tensors] | None = None
     lean: bool = False
 
 
