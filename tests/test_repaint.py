@@ -338,12 +338,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_no_pickle_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "pickled")
+    (weights,) = (folder / "transformer").glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(EngineError, match="cannot be loaded as a QwenImageEditPlusPipeline"):
+        stack().repaint("Mug", "red", model=str(folder))
+
+
+def test_a_hub_name_is_not_asked_for_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    pytest.importorskip("diffusers")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(EngineError, match="Nobody/Nothing is not in the cache, or not whole, and HF_HUB_OFFLINE"):
+        stack().repaint("Mug", "red", model="Nobody/Nothing")
+
+
 @pytest.fixture
 def small_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipeline's bucket is a million pixels, which takes a CPU a minute even so: make it 96 x 96."""
-    module = import_module("diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus")
-    real = module.calculate_dimensions
-    monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio: real(96 * 96, ratio))
+    for name in ("edit", "edit_plus"):
+        module = import_module(f"diffusers.pipelines.qwenimage.pipeline_qwenimage_{name}")
+        real = module.calculate_dimensions
+        monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio, real=real: real(96 * 96, ratio))
 
 
 @pytest.mark.usefixtures("small_bucket")
@@ -367,6 +384,18 @@ def test_the_published_pipeline_paints_one_layer_and_nothing_else(checkpoint: Pa
     replayed = recipe.run(before, recipe.checked([dict(made)]))
     assert np.array_equal(levels(replayed), levels(after))
     assert "'Mug': repainted by qwen-edit" in after.notes[-1]
+
+
+@pytest.mark.usefixtures("small_bucket")
+def test_the_older_pipeline_does_too(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "older")
+    index = (folder / "model_index.json").read_text().replace("QwenImageEditPlusPipeline", "QwenImageEditPipeline")
+    (folder / "model_index.json").write_text(index)
+    before = stack()
+    older, newer = (before.repaint("Mug", "red", model=str(each), steps=1) for each in (folder, checkpoint))
+    assert not np.array_equal(levels(older), levels(before))
+    assert not np.array_equal(levels(older), levels(newer))  # its prompt is another
+    assert np.array_equal(flatten(before)[beyond(before)], flatten(older)[beyond(before)])
 
 
 @pytest.mark.usefixtures("small_bucket")
