@@ -1,13 +1,16 @@
 """The published model's size on one GPU, with random weights: seconds a pass and peak memory, ours beside diffusers'.
 
-    python benchmarks/full_size.py                       # 640 x 640, 4 layers, bfloat16, on the GPU
-    python benchmarks/full_size.py --diffusers           # the reference beside it (pip install diffusers==0.42.1)
-    python benchmarks/full_size.py --cap 24              # the allocator capped at 24 GB: what still runs
-    python benchmarks/full_size.py --tiny --diffusers    # on a CPU in seconds: it proves the script only
+    pip install 'unfuse[qwen]' diffusers==0.42.1 && python benchmarks/full_size.py --diffusers | tee full_size.txt
+
+is the one line for an H200: 640 x 640, 4 layers, bfloat16. Further:
+
+    python benchmarks/full_size.py --streamed --cap 24   # the plan for a card of 24 GB, the allocator held to that
+    python benchmarks/full_size.py --tiny --diffusers    # on a CPU in a minute: it proves the script only
 
 Every line is one lever alone; the last ones are levers together. A pass is one call of the transformer, half a guided
-step; times are medians. The floor is the pass's FLOPs at `--peak` TFLOP/s. Outputs are compared with the first line's,
-relative to their mean size. Random weights cost what trained ones do, and say nothing about pictures.
+step, and `50 steps` is a hundred of them; times are medians. The floor is the pass's FLOPs at `--peak` TFLOP/s. Outputs
+are compared with the first line's, relative to their mean size. Random weights cost what trained ones do, and say
+nothing about pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from unfuse.model import plan
 from unfuse.model.checkpoint import IN_A_BLOCK, OUTSIDE_BLOCKS, transformer_params, vae_params
 from unfuse.model.int8 import to_int8
 from unfuse.model.mmdit import MMDiT, MMDiTParams
+from unfuse.model.placement import Streamed, empty_block
 from unfuse.model.vae import VAE, VAEParams
 from unfuse.tokens import position_ids
 
@@ -56,6 +60,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak", type=float, default=790, help="TFLOP/s that large matrix products reach")
     parser.add_argument("--cap", type=float, help="GB that the allocator may take")
+    parser.add_argument("--streamed", action="store_true", help="only the blocks that wait in RAM")
     parser.add_argument("--tiny", action="store_true", help="the tests' model on a CPU, float32")
     parser.add_argument("--diffusers", action="store_true", help="measure the reference too")
     options = parser.parse_args()
@@ -67,13 +72,15 @@ def main() -> None:
     flops = plan.flops(params, work.tokens.shape[1])
     print(f"{sum(p.numel() for p in meta(params).parameters()) / 1e9:.4f} B parameters, {work.tokens.shape[1]} tokens,")
     print(f"{flops / 1e12:.4g} TFLOP a pass, floor {flops / options.peak / 1e12:.3g} s at {options.peak:g} TFLOP/s")
-    print(f"{'transformer':<34} {'s a pass':>9} {'of floor':>9} {'peak GB':>8} {'difference':>11}")
+    print(f"{'transformer':<34} {'s a pass':>9} {'50 steps':>9} {'of floor':>9} {'peak GB':>8} {'difference':>11}")
     expected: Tensor | None = None
-    for name, call in transformers(params, work, device, dtype, options.diffusers):
+    ways = transformers(params, work, device, dtype, options.diffusers)
+    for name, call in streamed(params, work, device, dtype) if options.streamed else ways:
         seconds, peak, answer = measure(call, options.repeats, device)
         expected = answer if expected is None else expected
         difference = float((answer - expected).abs().mean() / expected.abs().mean())
-        print(f"{name:<34} {seconds:9.4f} {seconds * options.peak * 1e12 / flops:9.2f} {peak:8.1f} {difference:11.1e}")
+        of_floor = seconds * options.peak * 1e12 / flops
+        print(f"{name:<34} {seconds:9.4f} {100 * seconds:9.1f} {of_floor:9.2f} {peak:8.1f} {difference:11.1e}")
     print(f"{'VAE, one frame':<34} {'s':>9}")
     for name, call in vaes(64 if options.tiny else options.side, device, dtype, options.tiny, options.diffusers):
         print(f"{name:<34} {measure(call, options.repeats, device)[0]:9.4f}")
@@ -137,6 +144,20 @@ def transformers(
         to_int8(block, block.state_dict())
     forget(device)
     yield "ours, ahead, compiled and int8", lambda: call(model, work, known)
+
+
+def streamed(
+    params: MMDiTParams, work: Work, device: str, dtype: torch.dtype
+) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Blocks come from RAM one by one; one block's weights serve as all of them, which costs the copies no less."""
+    model = built(replace(params, depth=0), device, dtype)
+    model.params = params
+    kept = {name: weight.normal_(0, 0.01) for name, weight in empty_block(model, "cpu", dtype).state_dict().items()}
+    if device == "cuda":
+        kept = {name: weight.pin_memory() for name, weight in kept.items()}
+    model.blocks = Streamed(model, lambda _: kept, device, dtype)
+    known = torch.randn(params.depth, 2, 6 * params.width).to(device, dtype) / 10
+    yield "ours, ahead and streamed", lambda: call(model, work, known)
 
 
 def call(model: MMDiT, work: Work, known: Tensor | None) -> Tensor:

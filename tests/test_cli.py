@@ -223,9 +223,10 @@ def test_engines(capfd: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(out)}
     assert list(rows) == list(engines.TABLE)
     assert rows["fake"]["ready"]
-    assert "qwen:FOLDER" in rows["qwen"]["cure"]
+    assert "qwen:FOLDER, the folder of the release" in rows["qwen"]["cure"]
+    assert "pip install 'unfuse[qwen]'" in rows["qwen"]["needs"]
     out, _ = run(capfd, "engines")
-    assert all(name in out for name in engines.TABLE)
+    assert all(name in out and entry.needs in out for name, entry in engines.TABLE.items())
 
 
 def test_without_a_verb_there_is_help(capfd: pytest.CaptureFixture[str]) -> None:

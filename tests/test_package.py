@@ -26,18 +26,19 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 # The reading order: a module imports only modules that stand above it. A folder of modules is one line; inside it
 # modules may import each other.
 ORDER = (
-    *("errors", "pixels", "boxes", "textblock", "layers", "blend", "composite"),
+    *("errors", "pixels", "boxes", "textblock", "checked", "layers", "blend"),
+    *("fields", "oklab", "effects", "composite"),
     *("recompose", "refine", "rematte", "reading", "lettering"),
-    *("fields", "oklab", "affine", "looks", "effects"),
+    *("affine", "looks"),
     *("render", "typefaces", "typeset"),
     *("flow", "tokens", "model"),
     *("selection", "edits", "recipe"),
     *("formats", "variants", "translate", "saliency"),
-    *("engines", "naming", "decomposition"),
+    *("engines", "naming", "decomposition", "generation"),
     *("corpus", "train", "evaluate"),
-    *("terminal", "server", "cli_corpus", "cli_serve", "cli_text", "cli_train", "cli_evaluate", "cli"),
+    *("terminal", "server", "cli_corpus", "cli_prompt", "cli_serve", "cli_text", "cli_train", "cli_evaluate", "cli"),
 )
-DOORS = {"layers": {"composite", "edits", "formats", "decomposition"}}  # methods of a stack, imported when called
+DOORS = {"layers": {"composite", "edits", "effects", "formats", "decomposition"}}  # methods of a stack, imported when called
 
 
 def test_importing_costs_nothing() -> None:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 from unfuse.model.int8 import Int8Linear, quantised  # noqa: E402
 from unfuse.model.layered import Layered, Prompt  # noqa: E402
@@ -167,39 +164,3 @@ def test_reuse_by_hand() -> None:
     reuse.keep(9 * one)
     assert reuse.rest_for(torch.ones(1, 9, 3)) is None  # another picture
     assert (reuse.passes, reuse.reused, reuse.largest) == (4, 1, 0.25)
-
-
-def test_guidance_split_over_two_processes(plain: Layered, tmp_path: Path) -> None:
-    """Each process runs one of the two passes of a guided step, and both end with what one alone ends with."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    subprocess.run(
-        [*command, str(tmp_path)], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    ends = [load_file(tmp_path / f"{rank}.safetensors")["latents"] for rank in range(2)]
-    passes = [int(load_file(tmp_path / f"{rank}.safetensors")["passes"]) for rank in range(2)]
-    assert torch.equal(ends[0], ends[1])
-    torch.testing.assert_close(ends[0], sample(plain), atol=1e-5, rtol=0)
-    assert passes == [3, 3]  # one for each step, where one process alone has six
-
-
-def one_of_two(out: Path) -> None:
-    """What each process of the test above does."""
-    torch.distributed.init_process_group("gloo")
-    layered = Layered(CHECKPOINT)
-    called = 0
-    whole = layered.transformer.model.forward
-
-    def counted(*args: Any, **named: Any) -> Any:
-        nonlocal called
-        called += 1
-        return whole(*args, **named)
-
-    layered.transformer.model.forward = counted  # type: ignore[method-assign]
-    latents = sample(layered)
-    about = {"latents": latents, "passes": torch.tensor(called)}
-    save_file(about, out / f"{torch.distributed.get_rank()}.safetensors")
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    one_of_two(Path(sys.argv[1]))

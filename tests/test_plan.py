@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from unfuse.engines.qwen import PLANS  # noqa: E402
+from unfuse.engines.qwen_door import PLANS  # noqa: E402
 from unfuse.errors import EngineError  # noqa: E402
 from unfuse.model import plan as planning  # noqa: E402
 from unfuse.model.checkpoint import load_transformer, load_vae  # noqa: E402

@@ -29,6 +29,11 @@ def engine() -> Qwen:
     return Qwen(CHECKPOINT, area=64 * 48, device="cpu")
 
 
+def test_it_takes_up_to_twenty_layers(engine: Qwen) -> None:
+    (answer,) = run(engine, layers=[20], steps=1)
+    assert len(answer.pixels) == 20
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return shutil.copytree(CHECKPOINT, tmp_path / "checkpoint")
@@ -126,10 +131,15 @@ def test_an_empty_prompt_is_captioned_once_and_the_caption_is_told(
 ) -> None:
     monkeypatch.setattr(engine.text, "caption", partial(engine.text.caption, max_tokens=6))
     (answer,) = run(engine, prompts=["  "])
-    caption = next(note for note in answer.notes if note.startswith("caption: ")).removeprefix("caption: ")
-    assert list(engine.captions.values()) == [caption]
-    (again,) = run(engine, prompts=[caption])
+    assert f"caption, by the text encoder: {answer.caption}" in answer.notes
+    assert list(engine.captions.values()) == [answer.caption]
+    (again,) = run(engine, prompts=[answer.caption])
     np.testing.assert_array_equal(again.pixels, answer.pixels)
+    assert f"caption, as given: {answer.caption}" in again.notes
+    engine.captions = dict.fromkeys(engine.captions, "a red sneaker")  # changed by hand
+    (changed,) = run(engine, prompts=[""])
+    assert changed.caption == "a red sneaker"
+    np.testing.assert_array_equal(changed.pixels, run(engine)[0].pixels)
 
 
 def test_the_whole_is_compared_with_the_picture(engine: Qwen) -> None:
@@ -149,6 +159,7 @@ def test_auto_says_that_it_does_not_know(engine: Qwen) -> None:
     [
         ({"layers": [0]}, "layers is 0: 1 to 20"),
         ({"layers": [21]}, "layers is 21: 1 to 20"),
+        ({"layers": [2.5]}, "layers is 2.5: 1 to 20"),
         ({"steps": 0}, "steps is 0"),
         ({"seeds": [1, 2]}, "1 pictures, 1 layer counts, 1 prompts and 2 seeds"),
         ({"pictures": np.zeros((1, 50, 64, 4), np.float32)}, "multiples of 16"),
@@ -216,6 +227,73 @@ def test_options_reach_the_sampler(engine: Qwen) -> None:
         assert any(note.startswith("step cache: ") for note in answer.notes) == ("reuse" in option)
 
 
+@pytest.mark.parametrize("kind", ["rgb", "grey", "rgba 16 bit", "tensor"])
+def test_every_kind_of_picture_at_its_own_size(engine: Qwen, kind: str) -> None:
+    import torch
+
+    import unfuse
+    from unfuse.composite import residual
+
+    levels = np.random.default_rng(1).integers(0, 256, (50, 70, 4)).astype(np.uint8)
+    source: Any = {
+        "rgb": levels[..., :3],
+        "grey": levels[..., 0],
+        "rgba 16 bit": levels.astype(np.uint16) * 257,
+        "tensor": torch.from_numpy(levels[..., :3]),
+    }[kind]
+    stack = unfuse.decompose(source, 2, engine=engine, prompt="x", steps=1, text=False)
+    assert stack.size == (70, 50)
+    shown = levels[..., :1].repeat(3, 2) if kind == "grey" else np.asarray(source)
+    assert residual(stack, shown).max <= 1
+
+
+def test_mixed_sizes_several_stacks_and_a_prompt_for_each(engine: Qwen) -> None:
+    import unfuse
+
+    wide, tall = pictures(2)[0], pictures(2)[1].transpose(1, 0, 2)
+    options: dict[str, Any] = {"engine": engine, "steps": 1, "text": False}
+    said, seeds = ["a hat", "a hat", "a shoe"], [3, 4, 3]
+    many = unfuse.decompose_many([wide, wide, tall], 2, prompt=said, seed=seeds, **options)
+    assert [stack.size for stack in many] == [(64, 48), (64, 48), (48, 64)]
+    assert [(s.provenance.prompt, s.provenance.seed) for s in many] == list(zip(said, seeds, strict=True))
+    for stack, source, prompt, seed in zip(many, [wide, wide, tall], said, seeds, strict=True):
+        alone = unfuse.decompose(source, 2, prompt=prompt, seed=seed, **options)
+        for layer, other in zip(stack, alone, strict=True):
+            apart = layer.to_canvas(stack.size).astype(int) - other.to_canvas(stack.size)
+            assert np.abs(apart).max() <= 257  # of 65535: the pictures are floats
+    assert many[0][0].pixels is not None
+    assert many[1][0].pixels is not None
+    assert not np.array_equal(many[0][0].pixels, many[1][0].pixels)
+    with pytest.raises(EngineError, match="2 values of seed for 1 pictures"):
+        unfuse.decompose_many([wide], 2, seed=[1, 2], **options)
+
+
+def test_states_of_prompts_without_a_text_encoder(engine: Qwen, folder: Path) -> None:
+    expected = run(engine)[0].pixels
+    shutil.rmtree(folder / "text_encoder")
+    blind = Qwen(folder, device="cpu", say=lambda _: None)
+    with pytest.raises(EngineError, match=r"text_encoder/config\.json is missing"):
+        run(blind)
+    blind.states = dict(engine.states)
+    np.testing.assert_allclose(run(blind)[0].pixels, expected, atol=1e-5)
+
+
+def test_damaged_weights_are_not_layers(folder: Path) -> None:
+    file = max((folder / "transformer").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[-4000:] = b"\xff" * 4000  # the length is right, the numbers are not
+    file.write_bytes(content)
+    with pytest.raises(EngineError, match=r"no numbers: a file of its weights is damaged"):
+        run(Qwen(folder, device="cpu", say=lambda _: None))
+
+
+def test_a_text_encoder_cut_short_is_named(folder: Path) -> None:
+    file = next((folder / "text_encoder").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(EngineError, match=r"text encoder cannot be loaded|is broken"):
+        run(Qwen(folder, device="cpu", say=lambda _: None))
+
+
 def test_a_lora_changes_the_layers_and_the_fingerprint(engine: Qwen, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
@@ -233,18 +311,36 @@ def test_a_lora_changes_the_layers_and_the_fingerprint(engine: Qwen, tmp_path: P
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"area": 100}, "area 100 is too small"),
-        ({"steps": 0}, "steps is 0"),
+        ({"area": 100}, "area is 100: 256 pixels or more"),
+        ({"steps": 0}, "steps is 0: 1 or more"),
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"guidance": 0.5}, "guidance is 0.5: 1 for none"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+        ({"normalise": "yes"}, "normalise 'yes' is unknown: one of True, False"),
+        ({"negative": 3}, "negative is 3: a text"),
         ({"interval": (0.5, 0.1)}, "interval is"),
+        ({"interval": (0.5,)}, "interval is"),
         ({"shift": 0.0}, "shift is 0.0: above 0"),
         ({"reuse": 1.0}, "reuse is 1.0"),
         ({"plan": "fast"}, "plan 'fast' is unknown: one of whole, swapped"),
+        ({"precision": "float16"}, "precision 'float16' is unknown: one of float32, bfloat16"),
+        ({"language": "fr"}, "language 'fr' is unknown: one of en, zh"),
+        ({"device": "gpu"}, "device 'gpu' is unknown: 'cpu', 'cuda'"),
+        ({"say": "loud"}, "say is 'loud'"),
         ({"loras": ["nothing.safetensors"]}, "LoRA nothing.safetensors is not a file"),
     ],
 )
 def test_wrong_options_are_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
-        Qwen(CHECKPOINT, device="cpu", **option)
+        Qwen(CHECKPOINT, **{"device": "cpu", **option})
+
+
+def test_a_missing_gpu_is_said() -> None:
+    import torch
+
+    device = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(EngineError, match=f"device is '{device}', and "):
+        Qwen(CHECKPOINT, device=device)
 
 
 def test_it_is_in_the_table() -> None:

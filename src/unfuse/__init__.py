@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unfuse.errors import Cancelled as Cancelled
     from unfuse.errors import UnfuseError as UnfuseError
     from unfuse.formats import read as load
+    from unfuse.generation import generate as generate
     from unfuse.layers import Box as Box
     from unfuse.layers import Layer as Layer
     from unfuse.layers import LayerStack as LayerStack
@@ -28,6 +29,7 @@ PUBLIC = {
     "decompose": ("unfuse.decomposition", "decompose"),
     "decompose_many": ("unfuse.decomposition", "decompose_many"),
     "load": ("unfuse.formats", "read"),
+    "generate": ("unfuse.generation", "generate"),
     "edit": ("unfuse.edits", "edit"),
     "Layer": ("unfuse.layers", "Layer"),
     "LayerStack": ("unfuse.layers", "LayerStack"),
@@ -36,7 +38,18 @@ PUBLIC = {
     "Cancelled": ("unfuse.errors", "Cancelled"),
 }
 
-__all__ = ["Box", "Cancelled", "Layer", "LayerStack", "UnfuseError", "decompose", "decompose_many", "edit", "load"]
+__all__ = [
+    "Box",
+    "Cancelled",
+    "Layer",
+    "LayerStack",
+    "UnfuseError",
+    "decompose",
+    "decompose_many",
+    "edit",
+    "generate",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

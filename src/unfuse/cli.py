@@ -19,9 +19,21 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.markup import escape
 
-from unfuse import __version__, cli_corpus, cli_evaluate, cli_serve, cli_text, cli_train, engines
+from unfuse import __version__, cli_corpus, cli_evaluate, cli_prompt, cli_serve, cli_text, cli_train, engines
 from unfuse.errors import FormatError, UnfuseError
-from unfuse.terminal import STANDARD, aims, follow, out, progress, read, standard_input, tell, write
+from unfuse.terminal import (
+    STANDARD,
+    aims,
+    engine_of,
+    follow,
+    number,
+    out,
+    progress,
+    read,
+    standard_input,
+    tell,
+    write,
+)
 
 # click's UsageError, or its copy in releases of typer that carry their own
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
@@ -31,6 +43,7 @@ app.add_typer(cli_corpus.corpus, name="corpus")
 app.add_typer(cli_train.train, name="train")
 app.command()(cli_train.export)
 app.add_typer(cli_evaluate.evaluate, name="evaluate")
+cli_prompt.register(app)
 cli_serve.register(app)
 cli_text.register(app)
 
@@ -38,7 +51,7 @@ PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A pictu
 StackArgument = Annotated[
     str, typer.Argument(metavar="STACK", help="A folder, .zip or .psd with layers, or - for standard input.")
 ]
-LayersOption = Annotated[str, typer.Option("--layers", "-n", metavar="1..16|auto", help="How many layers at most.")]
+LayersOption = Annotated[str, typer.Option("--layers", "-n", metavar="N|auto", help="How many layers at most.")]
 OutOption = Annotated[
     list[str],
     typer.Option(
@@ -47,6 +60,9 @@ OutOption = Annotated[
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="SUFFIX", help="The format of -o -, such as psd.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="What finds the layers: see 'unfuse engines'.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="NAME=VALUE", help="An option of the engine; may be given several times.")
+]
 PromptOption = Annotated[str, typer.Option("--prompt", help="A caption of the whole, for engines that read one.")]
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Sampling steps; by default the engine's own number.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same layers on the same machine.")]
@@ -75,6 +91,7 @@ def decompose(
     outs: OutOption = [],  # noqa: B006  typer makes a new one each time
     prompt: PromptOption = "",
     engine: EngineOption = "embedded",
+    settings: SetOption = [],  # noqa: B006
     steps: StepsOption = None,
     seed: SeedOption = 0,
     text: TextOption = None,
@@ -93,7 +110,8 @@ def decompose(
     beside = STANDARD if picture == STANDARD else str(Path(picture).with_name(f"{Path(picture).stem}-layers"))
     targets = aims(outs or [beside], suffix, as_json, keep=picture)
     source = standard_input() if picture == STANDARD else picture
-    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed, "text": text}
+    options: dict[str, Any] = {"prompt": prompt, "steps": steps, "seed": seed, "text": text}
+    options["engine"] = engine_of(engine, settings)
     options["limit_megapixels"] = limit_megapixels
     began = time.monotonic()
     with progress() as shown:
@@ -115,6 +133,7 @@ def split(
     layers: LayersOption = "auto",
     prompt: PromptOption = "",
     engine: EngineOption = "embedded",
+    settings: SetOption = [],  # noqa: B006
     steps: StepsOption = None,
     seed: SeedOption = 0,
     text: TextOption = None,
@@ -128,7 +147,8 @@ def split(
     targets = aims(outs, suffix, as_json)
     before = read(stack, limit_megapixels)
     key = int(layer) if layer.isdecimal() and layer not in before else layer
-    options: dict[str, Any] = {"prompt": prompt, "engine": engine, "steps": steps, "seed": seed, "text": text}
+    options: dict[str, Any] = {"prompt": prompt, "steps": steps, "seed": seed, "text": text}
+    options["engine"] = engine_of(engine, settings)
     began = time.monotonic()
     with progress() as shown:
         task = shown.add_task(f"Splitting {escape(layer)}", total=None)
@@ -272,15 +292,19 @@ def variants(
 
 @app.command("engines")
 def list_engines(as_json: JsonOption = False) -> None:
-    """Say which engines there are, and whether they can run here."""
-    rows = [{"name": name, "about": entry.about, **readiness(name)} for name, entry in engines.TABLE.items()]
+    """Say which engines there are, what each needs, and whether they can run here."""
+    rows = [
+        {"name": name, "about": entry.about, "needs": entry.needs, **readiness(name)}
+        for name, entry in engines.TABLE.items()
+    ]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
     for row in rows:
         state = row.get("cure") or f"ready: up to {row['max_layers']} layers, default steps {row['default_steps']}"
         out.print(f"[bold]{row['name']:<10}[/bold]{escape(row['about'])}", soft_wrap=True)
-        out.print(f"{'':<10}{escape(state)}", style="dim", soft_wrap=True)
+        for line in (f"needs: {row['needs']}", state):
+            out.print(f"{'':<10}{escape(line)}", style="dim", soft_wrap=True)
 
 
 @cli_evaluate.evaluate.command("DESIGNS")
@@ -308,15 +332,11 @@ def evaluate(
     cli_evaluate.tell(result, [sentence(result)], out, as_json)
 
 
-def number(layers: str) -> Any:
-    """What -n says; what is neither a number nor 'auto' is refused by the library, in its words."""
-    return int(layers) if layers.isdecimal() else layers
-
-
 def readiness(name: str) -> dict[str, Any]:
     """Whether an engine can run here, and if not, what to do."""
-    if engines.TABLE[name].takes_folder:
-        return {"ready": False, "cure": f"say --engine {name}:FOLDER, the folder of its weights"}
+    entry = engines.TABLE[name]
+    if entry.folder:
+        return {"ready": False, "cure": f"say --engine {name}:FOLDER, {entry.folder}"}
     try:
         engine = engines.load(name)
     except UnfuseError as error:

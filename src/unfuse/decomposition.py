@@ -20,7 +20,7 @@ from unfuse.layers import Kind, Layer, LayerStack, Provenance
 from unfuse.pixels import Picture, Source
 from unfuse.textblock import TextBlock
 
-MOST = 16
+MOST = 16  # layers where nobody says how many
 SEEN = 5e-4  # a layer whose alpha covers less of the canvas than this is empty
 SAME = 0.95  # two neighbours whose alphas overlap more than this (soft IoU) are one layer
 
@@ -39,11 +39,11 @@ def decompose(
 ) -> LayerStack:
     """Decompose one picture into a stack of at most `layers` layers, bottom to top, that flattens back to it.
 
-    source: path, bytes, PIL image, or `h w 3|4` array (see `pixels.read`). layers: 1 to 16, or "auto": as many as the
-    engine finds. prompt: a caption of the whole, for engines that read one. steps: sampling steps, None for the
-    engine's own number. seed: same seed, same bits on the same machine. text: whether text is read, so that layers of
-    it have `text` and are called by their words; None where the extra `text` is installed. on_step: called with
-    `engines.Step` after each step; what it raises stops the work (raise `errors.Cancelled`).
+    source: path, bytes, PIL image, or `h w 3|4` array (see `pixels.read`). layers: 1 to 16 (20 for the engine 'qwen'),
+    or "auto": as many as the engine finds. prompt: a caption of the whole, for engines that read one. steps: sampling
+    steps, None for the engine's own number. seed: same seed, same bits on the same machine. text: whether text is read,
+    so that layers of it have `text` and are called by their words; None where the extra `text` is installed. on_step:
+    called with `engines.Step` after each step; what it raises stops the work (raise `errors.Cancelled`).
 
     Raises PictureError for what is not a picture, EngineError for what the engine cannot do, MissingExtra for a text
     that is to be read where nothing can read it.
@@ -66,10 +66,10 @@ def decompose_many(
     sources: Sequence[Source],
     layers: Count = "auto",
     *,
-    prompt: str = "",
+    prompt: str | Sequence[str] = "",
     engine: str | Engine = "embedded",
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     text: bool | None = None,
     batch: int = 4,
     on_step: OnStep | None = None,
@@ -77,15 +77,20 @@ def decompose_many(
 ) -> list[LayerStack]:
     """Decompose several pictures, of any sizes: those of one bucket go through the engine together, `batch` at a time.
 
-    The answer for each picture is what `decompose` gives for it alone. Arguments and errors as there.
+    The answer for each picture is what `decompose` gives for it alone. Arguments and errors as there; prompt and seed
+    may be one for each picture, and a picture may come several times, with several seeds.
     """
     runner = engines.load(engine) if isinstance(engine, str) else engine
     steps = runner.default_steps if steps is None else steps
     check(layers, steps, runner)
     pictures = [pixels.read(source, limit_megapixels=limit_megapixels) for source in sources]
+    prompts, seeds = each(prompt, len(sources), "prompt"), each(seed, len(sources), "seed")
     reads = reading.is_available() if text is None else text
     reader = reading.name() if reads else ""
-    about = Provenance("", runner.name, runner.weights_sha256, seed, steps, prompt, __version__, reader)
+    about = [
+        Provenance("", runner.name, runner.weights_sha256, seed, steps, prompt, __version__, reader)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
     stacks: dict[int, LayerStack] = {}
     for bucket, members in by_bucket(pictures, runner).items():
         for first in range(0, len(members), batch):
@@ -94,13 +99,13 @@ def decompose_many(
             found = runner.decompose(
                 small,
                 [layers] * len(some),
-                prompts=[prompt] * len(some),
+                prompts=[prompts[i] for i in some],
                 steps=steps,
-                seeds=[seed] * len(some),
+                seeds=[seeds[i] for i in some],
                 on_step=on_step,
             )
             stacks.update(
-                {i: assemble(pictures[i], answer, layers, about) for i, answer in zip(some, found, strict=True)}
+                {i: assemble(pictures[i], answer, layers, about[i]) for i, answer in zip(some, found, strict=True)}
             )
     return [stacks[i] for i in range(len(pictures))]
 
@@ -139,11 +144,19 @@ def split(stack: LayerStack, layer: int | str, layers: Count = "auto", **options
 
 
 def check(layers: Count, steps: int, engine: Engine) -> None:
-    most = min(MOST, engine.max_layers)
+    most = engine.max_layers
     if layers != "auto" and not (isinstance(layers, int) and 1 <= layers <= most):
         raise EngineError(f"layers={layers!r}: say 1 to {most}, or 'auto'")
     if steps < 1:
         raise EngineError(f"steps={steps}: say 1 or more")
+
+
+def each(value: Any, count: int, what: str) -> list[Any]:
+    """One value for each picture: the same for all, or as many as there are pictures."""
+    values = [value] * count if isinstance(value, int | str) else list(value)
+    if len(values) != count:
+        raise EngineError(f"{len(values)} values of {what} for {count} pictures: give one, or one for each")
+    return values
 
 
 def by_bucket(pictures: Sequence[Picture], engine: Engine) -> dict[tuple[int, int], list[int]]:
@@ -178,7 +191,7 @@ def assemble(picture: Picture, answer: EngineLayers, asked: Count, about: Proven
         depth=picture.depth,
         icc=picture.icc,
         dpi=picture.dpi,
-        provenance=replace(about, source_sha256=picture.sha256),
+        provenance=replace(about, source_sha256=picture.sha256, prompt=answer.caption or about.prompt),
         notes=notes,
     )
 

@@ -139,12 +139,15 @@ def resize(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
 
 
 def read(source: Source, *, limit_megapixels: float = 200) -> Picture:
-    """Read a picture: a path, the bytes of a file, a PIL image, or an array.
+    """Read a picture: a path, the bytes of a file, a PIL image, or an array, a tensor of torch too.
 
     An array is `h w`, `h w 3` or `h w 4` (straight alpha), uint8, uint16, or float32/float64 in 0..1, which is rounded
     to 16 bit. Raises PictureError, one line, for what is not there, not a picture, broken, cut short, or larger than
     `limit_megapixels`, which is looked up in the file's header before anything is decoded.
     """
+    if type(source).__module__ == "torch":
+        tensor: Any = source
+        source = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         return _picture(_array_levels(source, limit_megapixels), None, DPI, None)
     from PIL import Image

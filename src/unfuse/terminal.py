@@ -29,8 +29,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from unfuse import formats
-from unfuse.engines import OnStep, Step
+from unfuse import engines, formats
+from unfuse.engines import Engine, OnStep, Step
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.layers import Layer, LayerStack
 
@@ -70,8 +70,41 @@ class Target:
         return notes
 
 
+def number(layers: str) -> Any:
+    """What -n says; what is neither a number nor 'auto' is refused by the library, in its words."""
+    return int(layers) if layers.isdecimal() else layers
+
+
+def engine_of(name: str, settings: Sequence[str]) -> Engine:
+    """The engine that --engine names, with what --set says."""
+    return engines.load(name, **dict(setting(text) for text in settings))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE: the value is read as JSON where it is, else it is a text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UnfuseError(f"--set {text}: say NAME=VALUE, such as guidance=1")
+    try:
+        read = tuples(json.loads(value))
+        hash(read)
+    except (ValueError, TypeError):
+        read = value
+    return name.replace("-", "_"), read
+
+
+def tuples(value: Any) -> Any:
+    """Lists as tuples, which can be remembered."""
+    return tuple(tuples(each) for each in value) if isinstance(value, list) else value
+
+
 def aims(places: Sequence[str], suffix: str, as_json: bool, keep: str = STANDARD) -> list[Target]:
-    """The targets that -o names, checked before any work is done. `keep` is a file that none of them may replace."""
+    """The targets that -o names, checked before any work is done. `keep` is a file that none of them may replace.
+
+    There are none in a process that only helps.
+    """
+    if helps():
+        return []
     if twice := sorted({place for place in places if places.count(place) > 1}):
         raise FormatError(f"-o {twice[0]} is given twice: give each place once")
     targets = [Target.named(place, f".{suffix.lstrip('.')}") for place in places]
@@ -85,6 +118,11 @@ def aims(places: Sequence[str], suffix: str, as_json: bool, keep: str = STANDARD
         elif sys.stdout.isatty():
             raise FormatError(f"a {target.suffix} cannot be shown on a terminal: redirect it, or name a file with -o")
     return targets
+
+
+def helps() -> bool:
+    """Whether torchrun started this process to work beside another, which writes and tells what they make together."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
 
 
 def folder(path: Path) -> None:
@@ -139,7 +177,7 @@ def progress() -> Progress:
     """Progress with time left, on standard error, only where that is a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     nowhere = Console(quiet=True)  # older releases of rich end even a disabled progress with an empty line
-    place = err if err.is_terminal else nowhere
+    place = err if err.is_terminal and not helps() else nowhere
     return Progress(SpinnerColumn(), *columns, console=place, transient=True, disable=place is nowhere)
 
 
@@ -157,6 +195,8 @@ def follow(shown: Progress, task: TaskID) -> OnStep:
 
 def tell(stack: LayerStack, targets: Sequence[Target], as_json: bool, source: str, **measured: Any) -> None:
     """The result: one JSON object, a table on a terminal, else the paths that were written, a line each."""
+    if helps():
+        return
     places = [target.place for target in targets]
     if as_json:
         print(json.dumps(about(stack) | {"outputs": places, **measured}, ensure_ascii=False))

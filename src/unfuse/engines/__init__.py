@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, Protocol
+from inspect import signature
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse.errors import EngineError
+from unfuse.errors import EngineError, nearest
 from unfuse.layers import Kind
 
 Count = int | Literal["auto"]
@@ -39,12 +40,13 @@ class EngineLayers:
 
     pixels: `l h w 4` float32 in 0..1, straight alpha, sRGB-encoded, bottom to top, at the bucket. Colour under what
     covers it is the engine's guess (hidden colour). kinds: one for each layer, or None where the engine cannot say.
-    notes: what the user should know, a line each.
+    notes: what the user should know, a line each. caption: of the whole, as it was used, where the engine reads one.
     """
 
     pixels: NDArray[np.float32]
     kinds: tuple[Kind | None, ...]
     notes: tuple[str, ...] = ()
+    caption: str = ""
 
 
 class Engine(Protocol):
@@ -76,22 +78,55 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class Generator(Engine, Protocol):
+    """An engine that can also make layers without a picture, from prompts alone."""
+
+    def generate(
+        self,
+        size: tuple[int, int],
+        layers: Sequence[Count],
+        *,
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+    ) -> list[EngineLayers]:
+        """Layers for each of several prompts, all of one size (width, height)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: where the engine's class is, what it is for, whether its name takes ':FOLDER' of weights."""
+    """A row of the table: where the engine's class is, what it is for, what it needs.
+
+    folder: what stands behind the colon of its name, "" where nothing does.
+    """
 
     module: str
     attribute: str
     about: str
-    takes_folder: bool = False
+    needs: str = "nothing but the package"
+    folder: str = ""
 
 
 TABLE: dict[str, Entry] = {
     "embedded": Entry("unfuse.engines.embedded", "Embedded", "ships with the package; any CPU, about a second"),
     "qwen": Entry(
-        "unfuse.engines.qwen", "Qwen", "the published 20-billion-parameter checkpoint: qwen:FOLDER or :OWNER/NAME", True
+        "unfuse.engines.qwen",
+        "Qwen",
+        "the published 20-billion-parameter checkpoint: qwen:FOLDER or :OWNER/NAME",
+        "pip install 'unfuse[qwen]'; 57 GB of disk; a GPU with 18 GB or more, 59 GB for all of it at once, or patience",
+        "the folder of the release, with model_index.json in it, or its hub name such as Qwen/Qwen-Image-Layered, "
+        "downloaded once (@REVISION behind it where you want one)",
     ),
-    "trained": Entry("unfuse.engines.trained", "Trained", "what 'unfuse train' and 'unfuse export' made", True),
+    "trained": Entry(
+        "unfuse.engines.trained",
+        "Trained",
+        "what 'unfuse train' and 'unfuse export' made",
+        "pip install 'unfuse[torch]'",
+        "the folder that 'unfuse export' wrote, with layers.safetensors in it",
+    ),
     "fake": Entry("unfuse.engines.fake", "Fake", "brightness bands; for tests, and the tutorial for writing an engine"),
 }
 
@@ -101,15 +136,19 @@ def load(name: str, **options: Any) -> Engine:
     """The engine of a name, its weights read; the same object when asked again.
 
     A name may carry a folder of weights, or their hub name: `qwen:checkpoints/layered`, `qwen:Owner/Name@revision`.
-    options go to the engine's class. Raises EngineError for an unknown name, and where weights are missing.
+    options go to the engine's class. Raises EngineError for an unknown name or option, and where weights are missing.
     """
     key, _, folder = name.partition(":")
     if key not in TABLE:
         raise EngineError(f"engine {name!r} is unknown: say one of {', '.join(TABLE)}")
     entry = TABLE[key]
-    if entry.takes_folder != bool(folder):
-        cure = f"say {key}:FOLDER, the folder or hub name of its weights" if entry.takes_folder else f"say {key} alone"
+    if bool(entry.folder) != bool(folder):
+        cure = f"say {key}:FOLDER, {entry.folder}" if entry.folder else f"say {key} alone"
         raise EngineError(f"engine {name!r}: {cure}")
     kind = getattr(import_module(entry.module), entry.attribute)
-    engine: Engine = kind(folder, **options) if entry.takes_folder else kind(**options)
+    known = [option for option in signature(kind).parameters if not (entry.folder and option == "folder")]
+    if unknown := [option for option in options if option not in known]:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise EngineError(f"engine {key!r} has no option {unknown[0]!r}{nearest(unknown[0], known)}: {has}")
+    engine: Engine = kind(folder, **options) if entry.folder else kind(**options)
     return engine

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +25,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from unfuse import reading
-from unfuse.engines import Count, EngineLayers, OnStep, Step
+from unfuse.engines import Count, EngineLayers, OnStep, Step, qwen_door
+from unfuse.engines.qwen_door import AUTO_LAYERS, SIDE, nearest
 from unfuse.errors import EngineError, require
 
 if TYPE_CHECKING:
@@ -33,24 +36,38 @@ if TYPE_CHECKING:
     from unfuse.model.plan import Plan
     from unfuse.model.text import Language, TextEncoder
 
-PIPELINE = "QwenImageLayeredPipeline"
-PLANS = ("whole", "swapped", "precomputed", "int8", "streamed", "disk")  # see `model.plan`
 MOST_STATES = 64  # prompts whose states are remembered
-SIDE = 16  # the VAE's eighth times the patch's half
-AUTO_LAYERS = 4  # the release's default
-LARGE_DIFFERENCE = 12.0  # of 255 on average; a working VAE alone stays under 3
 
 
 def to_stderr(line: str) -> None:
-    """Tell whoever waits."""
-    print(line, file=sys.stderr, flush=True)
+    """Tell whoever waits; of several processes under torchrun, the first one tells."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One call: pictures `h w 4` at the bucket `size` (width, height), or None for layers from the prompt alone."""
+
+    pictures: Sequence[NDArray[np.float32] | None]
+    size: tuple[int, int]
+    layers: Sequence[Count]
+    prompts: Sequence[str]
+    steps: int
+    seeds: Sequence[int]
+    on_step: OnStep | None
+
+    @property
+    def counts(self) -> list[int]:
+        """How many layers each gets."""
+        return [AUTO_LAYERS if count == "auto" else count for count in self.layers]
 
 
 class Qwen:
     """The published checkpoint as an `Engine`."""
 
     name = "qwen"
-    max_layers = 20
+    max_layers = qwen_door.MOST_LAYERS
 
     def __init__(
         self,
@@ -88,17 +105,23 @@ class Qwen:
         """
         torch = require("torch", "qwen", "the engine 'qwen'")
         require("safetensors", "qwen", "the engine 'qwen'")
-        from unfuse.model import lora
+        from unfuse.model import lora, sequence
         from unfuse.model.checkpoint import fingerprint
 
-        check_options(area, steps, interval, shift, reuse, plan)
-        self.transformer = None if transformer is None else existing(transformer)
-        self.folder = find_folder(folder, ("vae",) if self.transformer else ("transformer", "vae"))
+        qwen_door.check_options(
+            **{"area": area, "steps": steps, "guidance": guidance, "normalise": normalise, "negative": negative},
+            **{"interval": interval, "shift": shift, "reuse": reuse, "compiled": compiled, "language": language},
+            **{"precision": precision, "plan": plan, "previews": previews, "say": say},
+        )
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        qwen_door.check_device(device)
+        self.device = sequence.join(device)
+        self.transformer = None if transformer is None else qwen_door.existing(transformer)
+        self.folder = qwen_door.find_folder(folder, ("vae",) if self.transformer else ("transformer", "vae"))
         self.area, self.default_steps, self.language, self.previews, self.say = area, steps, language, previews, say
         self.guidance, self.normalise, self.negative, self.interval = guidance, normalise, negative, interval
         self.shift, self.reuse, self.loras, self.plan_name = shift, reuse, lora.checked(loras), plan
         self.compiled = compiled
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = getattr(torch, precision or ("bfloat16" if self.device.startswith("cuda") else "float32"))
         self.weights_sha256 = lora.fingerprint(
             fingerprint(self.folder, *([self.transformer] if self.transformer else [])), self.loras
@@ -149,6 +172,7 @@ class Qwen:
     def choose(self, size: tuple[int, int], slots: int, batch: int, steps: int) -> None:
         """Choose a plan for a size, the first that fits or the next after one that ran out of memory, and say it."""
         from unfuse.model import plan as planning
+        from unfuse.model import sequence
 
         sizes = planning.sizes(self.folder, self.dtype)
         work = planning.working(self.folder, self.dtype, size, slots, batch)
@@ -156,7 +180,8 @@ class Qwen:
         plans = planning.plans(sizes, work, self.device, found)
         self.ladder = [(plan.name, plan.device) for plan in plans]
         left = plans[self.given_up :]
-        self.plan = left[0] if self.given_up else planning.choose(left, found, self.plan_name)
+        wanted = left[0] if self.given_up else planning.choose(left, found, self.plan_name)
+        self.plan = plans[sequence.largest(plans.index(wanted))]
         passes = steps * (1 if self.guidance == 1 else 2)
         lines = planning.table(sizes, work, plans, found, self.plan, self.folder)
         if self.plan.device == "cpu":
@@ -167,6 +192,10 @@ class Qwen:
     def fall(self, error: BaseException) -> None:
         """Out of memory: let everything go, and go on with the next plan, if there is one."""
         plan = self.in_force()
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise EngineError(
+                f"out of memory under the plan '{plan.name}' in one of several processes: name a later one"
+            )
         self.given_up = self.ladder.index((plan.name, plan.device)) + 1
         self.free("model", "text")
         if self.given_up == len(self.ladder):
@@ -192,37 +221,67 @@ class Qwen:
         seeds: Sequence[int],
         on_step: OnStep | None = None,
     ) -> list[EngineLayers]:
-        """See `Engine.decompose`. An empty prompt is filled in by a caption, which comes back as a note.
+        """See `Engine.decompose`. An empty prompt is filled in by a caption, which comes back with the answer.
 
         Pictures with equal layer counts are one batch; each gets what it would get alone, up to rounding.
         """
-        check(pictures, layers, prompts, steps, seeds, self.max_layers)
-        counts = [AUTO_LAYERS if count == "auto" else count for count in layers]
+        qwen_door.check_pictures(pictures)
+        size: tuple[int, int] = pictures.shape[2:0:-1]
+        return self.answer(Asked(list(pictures), size, layers, prompts, steps, seeds, on_step))
+
+    def generate(
+        self,
+        size: tuple[int, int],
+        layers: Sequence[Count],
+        *,
+        prompts: Sequence[str],
+        steps: int,
+        seeds: Sequence[int],
+        on_step: OnStep | None = None,
+    ) -> list[EngineLayers]:
+        """See `engines.Generator`: text to layers, stage 2 of the paper's training (section 3.3). There is no
+        condition, all else is as in `decompose`. Limited: the published weights were tuned for `decompose`.
+        """
+        qwen_door.check_size(size)
+        qwen_door.check_prompts(prompts)
+        return self.answer(Asked([None] * len(prompts), size, layers, prompts, steps, seeds, on_step))
+
+    def answer(self, asked: Asked) -> list[EngineLayers]:
+        """What one call gets, under the first plan whose memory suffices."""
+        qwen_door.check(len(asked.pictures), asked.layers, asked.prompts, asked.steps, asked.seeds)
         while True:
             try:
                 if self.plan is None:
-                    self.choose(pictures.shape[2:0:-1], max(counts) + 1, len(pictures), steps)
-                captions = self.read(pictures, prompts)
-                texts = [caption or prompt for caption, prompt in zip(captions, prompts, strict=True)]
-                slots, told = self.denoise(pictures, counts, texts, steps, seeds, on_step)
+                    self.choose(asked.size, max(asked.counts) + 1, len(asked.prompts), asked.steps)
+                captions = self.read(asked)
+                slots, told = self.denoise(asked, captions)
                 break
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not qwen_door.out_of_memory(error):
                     raise
                 self.fall(error)
-        about = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
-        return [
-            EngineLayers(
-                slots[i][1:], (None,) * counts[i], (*notes(layers[i], captions[i], slots[i][0], picture), *about)
-            )
-            for i, picture in enumerate(pictures)
-        ]
+        told = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
+        answers = []
+        for i, picture in enumerate(asked.pictures):
+            whole, found = slots[i][0], slots[i][1:]
+            about = qwen_door.notes(asked.layers[i], captions[i], bool(asked.prompts[i].strip()))
+            if picture is None:
+                about += (
+                    qwen_door.LIMITED,
+                    *qwen_door.compared(whole, qwen_door.together(found), "its layers put together"),
+                )
+            else:
+                about += qwen_door.compared(whole, picture, "the input")
+            answers.append(EngineLayers(found, (None,) * len(found), (*about, *told), captions[i]))
+        return answers
 
-    def read(self, pictures: NDArray[np.float32], prompts: Sequence[str]) -> list[str]:
-        """Captions where prompts are empty, '' elsewhere; and the states of all that is said, in `self.states`."""
-        captions = ["" if p.strip() else self.caption(picture) for picture, p in zip(pictures, prompts, strict=True)]
-        said = {caption or prompt for caption, prompt in zip(captions, prompts, strict=True)}
-        said |= set() if self.guidance == 1 else {self.negative}
+    def read(self, asked: Asked) -> list[str]:
+        """The prompts, captions where they are empty; and the states of all that is said, in `self.states`."""
+        captions = [
+            prompt if prompt.strip() or picture is None else self.caption(picture)
+            for picture, prompt in zip(asked.pictures, asked.prompts, strict=True)
+        ]
+        said = set(captions) | (set() if self.guidance == 1 else {self.negative})
         if len(self.states) > MOST_STATES:
             self.states.clear()
         for text in sorted(said - self.states.keys()):
@@ -230,25 +289,17 @@ class Qwen:
             self.states[text] = states[0].cpu()
         return captions
 
-    def denoise(
-        self,
-        pictures: NDArray[np.float32],
-        counts: list[int],
-        texts: list[str],
-        steps: int,
-        seeds: Sequence[int],
-        on_step: OnStep | None,
-    ) -> tuple[dict[int, NDArray[np.float32]], list[str]]:
+    def denoise(self, asked: Asked, captions: list[str]) -> tuple[dict[int, NDArray[np.float32]], list[str]]:
         """All slots `l+1 h w 4` of each picture, and what to say of the step cache."""
         slots: dict[int, NDArray[np.float32]] = {}
         passes = reused = 0
         largest = 0.0
+        counts, steps = asked.counts, asked.steps
         groups = [[i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))]
         for nth, group in enumerate(groups):
-            told = None if on_step is None else self.teller(on_step, nth * steps, len(groups) * steps)
-            latents = self.sample(
-                pictures[group], counts[group[0]], [texts[i] for i in group], steps, [seeds[i] for i in group], told
-            )
+            told = None if asked.on_step is None else self.teller(asked.on_step, nth * steps, len(groups) * steps)
+            latents = self.sample(asked, group, [captions[i] for i in group], told)
+            qwen_door.check_finite(bool(latents.isfinite().all()))
             slots |= {i: self.model.decode(frames).cpu().numpy() for i, frames in zip(group, latents, strict=True)}
             passes += sum(row.passes for row in self.model.reused)
             reused += sum(row.reused for row in self.model.reused)
@@ -257,29 +308,24 @@ class Qwen:
         return slots, [cache] if passes else []
 
     def sample(
-        self,
-        pictures: NDArray[np.float32],
-        count: int,
-        prompts: list[str],
-        steps: int,
-        seeds: list[int],
-        on_step: Callable[[int, Tensor], None] | None,
+        self, asked: Asked, group: list[int], captions: list[str], on_step: Callable[[int, Tensor], None] | None
     ) -> Tensor:
-        """Clean latents `b l+1 c h/8 w/8` of a batch in which every picture gets `count` layers."""
+        """Clean latents `b l+1 c h/8 w/8` of those of what was asked for that get equally many layers."""
         import torch
 
         from unfuse.model.layered import Prompt
         from unfuse.model.text import together
 
-        height, width = pictures.shape[1:3]
-        prompt = Prompt(*together([self.states[text] for text in prompts]))
-        negative = None if self.guidance == 1 else Prompt(*together([self.states[self.negative]] * len(prompts)))
+        width, height = asked.size
+        pictures = [picture for i in group if (picture := asked.pictures[i]) is not None]
+        prompt = Prompt(*together([self.states[text] for text in captions]))
+        negative = None if self.guidance == 1 else Prompt(*together([self.states[self.negative]] * len(group)))
         return self.model.sample(
-            self.model.noise(seeds, count + 1, height, width),
-            self.model.encode(torch.from_numpy(pictures)),
+            self.model.noise([asked.seeds[i] for i in group], asked.counts[group[0]] + 1, height, width),
+            self.model.encode(torch.from_numpy(np.stack(pictures))) if pictures else None,
             prompt,
             negative,
-            steps=steps,
+            steps=asked.steps,
             guidance=self.guidance,
             normalise=self.normalise,
             interval=self.interval,
@@ -309,109 +355,3 @@ class Qwen:
         if key not in self.captions:
             self.captions[key] = reading.quoted(self.text.caption(shown, self.language), np.asarray(shown))
         return self.captions[key]
-
-
-def existing(file: str | Path) -> Path:
-    """A weights file that must be there."""
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise EngineError(f"transformer {path} is not a file: give a .safetensors or .gguf file, or leave it out")
-    return path
-
-
-def find_folder(folder: str | Path, parts: Sequence[str]) -> Path:
-    """The checkpoint's folder, downloaded where a hub name is given; the weights of `parts` must be there."""
-    from unfuse.model import hub
-    from unfuse.model.checkpoint import read_json, weight_files
-
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        if not hub.is_name(str(folder)):
-            raise EngineError(f"{path} is not a folder: give the folder of a checkpoint, or its hub name Owner/Name")
-        path = hub.download(str(folder))
-    kind = read_json(path / "model_index.json").get("_class_name")
-    if kind != PIPELINE:
-        raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}")
-    for part in parts:
-        weight_files(path / part)
-    return path
-
-
-def check_options(
-    area: int,
-    steps: int,
-    interval: tuple[float, float],
-    shift: float | None,
-    reuse: float,
-    plan: str | None,
-) -> None:
-    """Raise EngineError on options that mean nothing."""
-    if area < SIDE * SIDE:
-        raise EngineError(f"area {area} is too small: {SIDE * SIDE} pixels or more, such as 640 * 640")
-    if steps < 1:
-        raise EngineError(f"steps is {steps}: 1 or more, 50 for full quality")
-    if not 0 <= interval[0] <= interval[1] <= 1:
-        raise EngineError(f"interval is {interval}: two noise levels in 0..1, the lower one first")
-    if shift is not None and shift <= 0:
-        raise EngineError(f"shift is {shift}: above 0, or None for the release's own")
-    if not 0 <= reuse < 1:
-        raise EngineError(f"reuse is {reuse}: 0 for no step cache, else below 1, such as 0.1")
-    if plan is not None and plan not in PLANS:
-        raise EngineError(f"plan {plan!r} is unknown: one of {', '.join(PLANS)}, or None for the first that fits")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out: the GPU's, or the CPU's in torch's words."""
-    import torch
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def nearest(side: float) -> int:
-    """The multiple of 16 nearest to a side, at least one."""
-    return max(SIDE, round(side / SIDE) * SIDE)
-
-
-def check(
-    pictures: NDArray[np.float32],
-    layers: Sequence[Count],
-    prompts: Sequence[str],
-    steps: int,
-    seeds: Sequence[int],
-    most: int,
-) -> None:
-    """Raise EngineError on what the engine cannot work on."""
-    if pictures.ndim != 4 or pictures.shape[3] != 4 or any(side < SIDE or side % SIDE for side in pictures.shape[1:3]):
-        raise EngineError(f"pictures are {pictures.shape}: b h w 4 is wanted, h and w multiples of {SIDE}")
-    if pictures.dtype != np.float32:
-        raise EngineError(f"pictures are {pictures.dtype}: float32 in 0..1 is wanted")
-    if not len(pictures) == len(layers) == len(prompts) == len(seeds):
-        raise EngineError(
-            f"{len(pictures)} pictures, {len(layers)} layer counts, {len(prompts)} prompts and {len(seeds)} seeds: "
-            "one of each for every picture is wanted"
-        )
-    for count in layers:
-        if count != "auto" and not 1 <= count <= most:
-            raise EngineError(f"layers is {count}: 1 to {most}, or 'auto'")
-    if steps < 1:
-        raise EngineError(f"steps is {steps}: 1 or more, 50 for full quality")
-
-
-def notes(count: Count, caption: str, whole: NDArray[np.float32], picture: NDArray[np.float32]) -> tuple[str, ...]:
-    """What the user should know of one picture's decomposition: how many layers and why, the caption, the whole."""
-    lines = []
-    if count == "auto":
-        lines.append(f"{AUTO_LAYERS} layers: the model cannot tell how many there are, and this is its usual number")
-    if caption:
-        lines.append(f"caption: {caption}")
-    difference = 255 * float(np.abs(premultiplied(whole) - premultiplied(picture)).mean())
-    lines.append(f"the model's own picture of the whole differs from the input by {difference:.1f} of 255 on average")
-    if difference > LARGE_DIFFERENCE:
-        lines.append("that is much: its layers may be poor; another seed, more steps or a better prompt may help")
-    return tuple(lines)
-
-
-def premultiplied(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`h w 4` with the colours times alpha, so that what does not show does not count."""
-    alpha = picture[..., 3:]
-    return np.concatenate([picture[..., :3] * alpha, alpha], axis=-1)

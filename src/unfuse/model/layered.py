@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange, repeat
-from torch import Tensor, distributed
+from torch import Tensor
 
 from unfuse.errors import EngineError
 from unfuse.flow import euler, guide, schedule
 from unfuse.model.checkpoint import check, load_vae, read_json
 from unfuse.model.placement import Placement, Transformer
 from unfuse.model.reuse import Reuse
+from unfuse.model.sequence import team
 from unfuse.tokens import pack, position_ids, unpack
 
 SCHEDULER = {"use_dynamic_shifting": True, "time_shift_type": "linear", "shift": 1.0, "shift_terminal": False}
@@ -79,7 +80,7 @@ class Layered:
     def sample(
         self,
         noise: Tensor,
-        condition: Tensor,
+        condition: Tensor | None,
         prompt: Prompt,
         negative: Prompt | None = None,
         *,
@@ -93,22 +94,27 @@ class Layered:
     ) -> Tensor:
         """All slots of a batch at once: noise `b l c h w` and condition `b c h w` to clean latents `b l c h w`.
 
-        Slot 0 is the whole, the layers follow bottom to top. guidance 1 needs no negative prompt and runs the
-        transformer once a step instead of twice. interval: the noise levels, both ends included, at which there is
-        guidance. shift: of the schedule, instead of the natural one. reuse: the threshold of the first-block cache, 0
-        for none (see `reuse`); `reused` tells of it afterwards. on_step: told the steps done and the estimate of the
-        clean latents.
+        Slot 0 is the whole, the layers follow bottom to top. condition: None for text to layers, where its tokens are
+        absent and all else is the same: places, schedule, guidance (section 3.3, stage 2). guidance 1 needs no negative
+        prompt and runs the transformer once a step instead of twice. interval: the noise levels, both ends included, at
+        which there is guidance. shift: of the schedule, instead of the natural one. reuse: the threshold of the
+        first-block cache, 0 for none (see `reuse`); `reused` tells of it afterwards. on_step: told the steps done and
+        the estimate of the clean latents.
         """
         if guidance != 1 and negative is None:
             raise EngineError(f"guidance {guidance} needs a negative prompt; without one, use guidance 1")
         slots, (rows, columns) = noise.shape[1], (side // 2 for side in noise.shape[-2:])
+        fixed = pack(noise[:, :0] if condition is None else condition[:, None])  # b n d, or b 0 d
         ids = torch.from_numpy(position_ids(slots, rows, columns)).to(self.device)
-        fixed = pack(condition[:, None])  # b n d
+        ids = ids[: slots * rows * columns + fixed.shape[1]]  # the condition is the last
 
-        sigmas = schedule(steps, fixed.shape[1], shift).tolist()
+        sigmas = schedule(steps, rows * columns, shift).tolist()
         levels = {sigma: level(sigma, self.dtype) for sigma in sigmas[:-1]}
         self.transformer.prepare(torch.stack(list(levels.values())))
-        self.reused = [Reuse(reuse) for _ in range(1 if negative is None else 2)] if reuse else []
+        together = team(guided=negative is not None)  # None: this process works alone
+        share = None if together is None else together.share_of(self.transformer.model.params.heads)
+        mean = None if share is None else share.mean
+        self.reused = [Reuse(reuse, mean) for _ in range(1 if negative is None else 2)] if reuse else []
 
         def predict(x: Tensor, sigma: float, text: Prompt, row: int) -> Tensor:
             tokens = torch.cat([x, fixed], dim=1).to(self.dtype)  # b (l+1 n) d
@@ -116,20 +122,19 @@ class Layered:
             states = text.states.to(self.device, self.dtype)
             mask = None if text.mask.all() else text.mask.to(self.device)
             cache = self.reused[row] if self.reused else None
-            v = self.transformer(tokens, places, levels[sigma], states, mask, cache)
+            v = self.transformer(tokens, places, levels[sigma], states, mask, cache, share)
             return v[:, : x.shape[1]].float()
 
-        mine = half_of_guidance()
+        halves = together if together is not None and together.halves == 2 else None
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
             if negative is None or not interval[0] <= sigma <= interval[1]:
-                return predict(x, sigma, prompt, 0)
-            if mine is None:
+                v = predict(x, sigma, prompt, 0)
+                return v if halves is None else halves.from_first(v)
+            if halves is None:
                 both = [predict(x, sigma, prompt, 0), predict(x, sigma, negative, 1)]
             else:
-                answer = predict(x, sigma, (prompt, negative)[mine], mine).contiguous()
-                both = [torch.empty_like(answer) for _ in range(2)]
-                distributed.all_gather(both, answer)
+                both = halves.both(predict(x, sigma, (prompt, negative)[halves.half], halves.half))
             return guide(both[0], both[1], guidance, normalise)
 
         def told(step: int, x: Tensor) -> None:
@@ -137,17 +142,6 @@ class Layered:
                 on_step(step, unpack(x, rows, columns))
 
         return unpack(euler(velocity, pack(noise), sigmas, told), rows, columns)
-
-
-def half_of_guidance() -> int | None:
-    """Which of the two passes of a guided step is this process's, where two work together (torchrun); else None."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return None
-    if distributed.get_world_size() != 2:
-        raise EngineError(
-            f"{distributed.get_world_size()} processes: guidance is split in two, so one or two are wanted"
-        )
-    return distributed.get_rank()
 
 
 def level(sigma: float, dtype: torch.dtype) -> Tensor:

@@ -109,10 +109,10 @@ def fingerprint(weights: str, files: Sequence[tuple[Path, float]]) -> str:
     return digest.hexdigest() if files else weights
 
 
-def checked(loras: Iterable[str | Path | tuple[str | Path, float]]) -> list[tuple[Path, float]]:
+def checked(loras: str | Path | Iterable[str | Path | tuple[str | Path, float]]) -> list[tuple[Path, float]]:
     """Files with their strengths, 1 where none is said; a file that is not there is an EngineError."""
     files = []
-    for entry in loras:
+    for entry in [loras] if isinstance(loras, str | Path) else loras:
         path, strength = entry if isinstance(entry, tuple) else (entry, 1.0)
         if not Path(path).expanduser().is_file():
             raise EngineError(f"LoRA {path} is not a file: give a .safetensors file, or (file, strength)")

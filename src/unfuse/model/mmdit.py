@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unfuse.model.reuse import Reuse
+from unfuse.model.sequence import Attention, Share
 from unfuse.tokens import text_start
 
 SINUSOIDS = 256  # length of the raw sigma embedding
@@ -181,15 +182,16 @@ class Block(nn.Module):
         text_pe: Tensor | None = None,  # b t c/2 2
         mask: Tensor | None = None,  # b (t n) bool
         known: Tensor | None = None,  # 2 6d: the modulations of both streams, where they are computed ahead
+        attention: Attention = attend,
     ) -> tuple[Tensor, Tensor | None]:
         shift, scale, *rest = self.image.modulation(vec) if known is None else known[0].chunk(6)
         q, k, v = self.image.before(image, image_pe, shift, scale)  # b n e c
         if self.text is None or text is None or text_pe is None:
-            return self.image.after(image, attend(q, k, v, mask), *rest), None
+            return self.image.after(image, attention(q, k, v, mask), *rest), None
         text_shift, text_scale, *text_rest = self.text.modulation(vec) if known is None else known[1].chunk(6)
         both = zip(self.text.before(text, text_pe, text_shift, text_scale), (q, k, v), strict=True)
         q, k, v = (torch.cat(pair, dim=1) for pair in both)  # b (t n) e c
-        joint = attend(q, k, v, mask)  # b (t n) d
+        joint = attention(q, k, v, mask)  # b (t n) d
         of_text, of_image = joint[:, : text.shape[1]], joint[:, text.shape[1] :]
         return self.image.after(image, of_image, *rest), self.text.after(text, of_text, *text_rest)
 
@@ -261,20 +263,22 @@ class MMDiT(nn.Module):
         kind: int = 0,
         known: Tensor | None = None,  # depth 2 6d: what every block's modulations answer to this sigma and kind
         reuse: Reuse | None = None,  # what may stand for all blocks but the first
+        share: Share | None = None,  # this process's, where several work on one pass (joint attention only)
     ) -> Tensor:  # image's shape, out_features wide
         vec = self.embed(sigma, kind)  # b d
         vec = vec[:, None, None] if image.ndim == 4 else vec[:, None]  # b 1 d, or b 1 1 d
         shared = vec if self.modulation is None else self.modulation(functional.silu(vec))
-        pe = rope(ids, self.params.axes)  # b n c/2 2
-        x = self.image_in(image)  # b n d
+        places = ids if share is None else share.part(ids)
+        pe = rope(places, self.params.axes)  # b n c/2 2
+        x = self.image_in(image if share is None else share.part(image))  # b n d
         if self.params.attention == "alternate":
             for block in self.blocks:
                 x = block(x, pe, shared, slot_mask)
         else:
-            x = self.joint(x, pe, shared, ids, text, text_mask, known, reuse)
+            x = self.joint(x, pe, shared, ids, text, text_mask, known, reuse, share)
         scale, shift = self.last(functional.silu(vec)).chunk(2, dim=-1)
         out: Tensor = self.image_out(modulate(x, shift, scale))
-        return out
+        return out if share is None else share.whole(out, image.shape[1])
 
     def joint(
         self,
@@ -286,18 +290,27 @@ class MMDiT(nn.Module):
         text_mask: Tensor | None,
         known: Tensor | None,
         reuse: Reuse | None,
+        share: Share | None,
     ) -> Tensor:
-        """All blocks of joint attention: `b n d` to `b n d`."""
+        """All blocks of joint attention: `b n d` to `b n d`. ids and text are those of all processes."""
         text_pe = mask = first = None
+        lengths: list[int] = [ids.shape[1]]
+        attention: Attention = attend
         if text is not None:
             place = text_start(ids) + torch.arange(text.shape[1], device=ids.device)  # t
-            text_pe = rope(place[None, :, None].expand(text.shape[0], -1, 3), self.params.axes)
-            text = self.text_in(self.text_norm(text))  # b t d
+            places = place[None, :, None].expand(text.shape[0], -1, 3)
             if text_mask is not None:
-                mask = torch.cat([text_mask.bool(), text_mask.new_ones(x.shape[:2]).bool()], dim=1)
+                streams = text_mask.bool(), text_mask.new_ones(ids.shape[:2]).bool()
+                mask = torch.cat(streams, dim=1) if share is None else share.order(*streams)
+            lengths.append(text.shape[1])
+            text, places = (text, places) if share is None else (share.part(text), share.part(places))
+            text_pe = rope(places, self.params.axes)
+            text = self.text_in(self.text_norm(text))  # b t d
+        if share is not None:
+            attention = share.attention(attend, lengths)
         for i, block in enumerate(self.blocks):
             before = x
-            x, text = block(x, pe, vec, text, text_pe, mask, None if known is None else known[i])
+            x, text = block(x, pe, vec, text, text_pe, mask, None if known is None else known[i], attention)
             if reuse is not None and first is None:
                 first = x
                 if (rest := reuse.rest_for(x - before)) is not None:

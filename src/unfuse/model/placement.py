@@ -29,6 +29,7 @@ from unfuse.model.int8 import to_int8
 from unfuse.model.lora import LoRAs
 from unfuse.model.mmdit import Block, MMDiT
 from unfuse.model.reuse import Reuse
+from unfuse.model.sequence import Share
 from unfuse.model.single import Single
 
 Placement = Literal["whole", "precomputed", "int8", "streamed", "disk"]
@@ -121,11 +122,12 @@ class Transformer:
         text: Tensor,
         text_mask: Tensor | None = None,
         reuse: Reuse | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         """The velocity; level: the noise level, one for the whole batch, on the CPU. The rest is as `MMDiT` has it."""
         known = self.ahead[float(level)] if self.ahead else None
         levels = level.to(self.device).expand(len(tokens))
-        velocity: Tensor = self.model(tokens, ids, levels, text, text_mask, known=known, reuse=reuse)
+        velocity: Tensor = self.model(tokens, ids, levels, text, text_mask, known=known, reuse=reuse, share=share)
         return velocity
 
 

@@ -100,7 +100,8 @@ def sizes(folder: Path, dtype: torch.dtype) -> Sizes:
         for name, shape in shapes(weight_files(folder / "vae"))
         if VIDEO_ONLY not in name
     ]
-    text = sum(count(shape) for _, shape in shapes(weight_files(folder / "text_encoder", TEXT_WEIGHTS)))
+    reader = folder / "text_encoder"  # may be left away where the states of all prompts are given
+    text = sum(count(x) for _, x in shapes(weight_files(reader, TEXT_WEIGHTS))) if reader.is_dir() else 0
     return Sizes(
         text=text * dtype.itemsize,
         vae=sum(still) * dtype.itemsize,
@@ -149,9 +150,9 @@ def tokens_of(factor: int, size: tuple[int, int], slots: int) -> int:
 
 
 def find(device: str) -> Found:
-    """What is free now."""
+    """What is free now, for each of the processes that torchrun started here."""
     gpu = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
-    return Found(gpu, free_ram())
+    return Found(gpu, free_ram() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def free_ram() -> int:

@@ -8,6 +8,8 @@ blocks. It is off by default: what it costs in quality is not known before it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 
@@ -15,11 +17,11 @@ class Reuse:
     """The memory of one row of passes: the guided and the unguided ones need one each.
 
     passes, reused: how many there were, and in how many the blocks behind the first were skipped. largest: the largest
-    relative change that was let through.
+    relative change that was let through. mean: of a tensor of which this process may hold a part.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self, threshold: float, mean: Callable[[Tensor], float] | None = None) -> None:
+        self.threshold, self.mean = threshold, mean or whole_mean
         self.passes = self.reused = 0
         self.largest = 0.0
         self.change: Tensor | None = None
@@ -29,7 +31,7 @@ class Reuse:
         """What the other blocks added last, if the first block's `change` `b n d` is near enough to last time's."""
         self.passes += 1
         if self.change is not None and self.rest is not None and self.change.shape == change.shape:
-            relative = float((change - self.change).abs().mean() / self.change.abs().mean())
+            relative = self.mean((change - self.change).abs()) / self.mean(self.change.abs())
             if relative < self.threshold:
                 self.reused += 1
                 self.largest = max(self.largest, relative)
@@ -40,3 +42,8 @@ class Reuse:
     def keep(self, rest: Tensor) -> None:
         """Remember what the other blocks added in a pass that went through them all."""
         self.rest = rest
+
+
+def whole_mean(x: Tensor) -> float:
+    """The mean of a tensor that is all here."""
+    return float(x.mean())

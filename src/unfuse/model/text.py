@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -79,7 +80,7 @@ class TextEncoder:
             self.model, report = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
                 checkpoint / "text_encoder", dtype=dtype, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise EngineError(f"{checkpoint}: the text encoder cannot be loaded: {error}") from error
         missing = {name for name in report["missing_keys"] if "visual." not in name}
         if missing:
