@@ -345,7 +345,6 @@ def test_selectors(stack: LayerStack, selector: Any, names: str) -> None:
         ({"op": "recolor", "layer": "Badge", "color": "red"}, "An sRGB colour, such as #e4002b"),
         ({"op": "opacity", "layer": "Badge", "value": 2}, "greater than the maximum"),
         ({"op": "rename", "layer": "*e*", "name": "X"}, "means 3 layers: name one of 'Badge', 'Price', 'Headline'"),
-        ({"op": "drop_shadow", "layer": "Promo"}, "'Promo' is a group"),
         ({"op": "move", "layer": "at 500,3"}, "no layer shows at 500,3 on the canvas of 96 x 80"),
         ({"op": "move", "layer": "kind:txt"}, "did you mean 'text'"),
         ({"op": "move", "layer": 9}, "there is no layer 9"),

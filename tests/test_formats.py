@@ -319,7 +319,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a list": (lambda: replaced(manifest.MANIFEST, b"[1]"), "not a project"),
     "nested lists": (lambda: nested(100_000), "not a project"),
     "other format": (lambda: changed(format="other"), r"\$\.format"),
-    "newer": (lambda: changed(version=2), "version 2 .* up to 1: install a newer"),
+    "newer": (lambda: changed(version=3), "version 3 .* up to 2: install a newer"),
     "older": (lambda: changed(version=0), r"\$\.version"),
     "unknown field": (lambda: changed(text="x"), "'text' was unexpected"),
     "unknown layer field": (lambda: first(script="x"), "'script' was unexpected"),

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -24,11 +25,13 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from unfuse.blend import TINY, Floats, blend_mode
+from unfuse.effects import effect
 from unfuse.errors import StackError
 from unfuse.layers import DEPTHS, Box, Layer, LayerStack, Pixels
 
 STRIP = 1 << 17  # pixels of a strip: few enough that its planes stay in the cache, many enough to outweigh the calls
 THREADS = min(4, os.cpu_count() or 1)
+_shown: WeakKeyDictionary[Layer, Pixels] = WeakKeyDictionary()
 HALF = 0.5 + 1e-4  # rounds half up, where float32 arrives a hair below the half too
 
 
@@ -56,7 +59,8 @@ def over(backdrop: Floats, source: Floats, mode: str = "normal", opacity: float 
 def flatten(stack: LayerStack) -> Pixels:
     """The whole of a stack: `h w 4`, uint8 or uint16 as its depth, straight alpha; where alpha is 0, all is 0.
 
-    Groups are isolated: composed on their own, then laid down with their opacity and blend mode. Hidden layers, and
+    Groups are isolated: composed on their own, then laid down with their opacity and blend mode; one with effects is
+    rounded to the stack's depth before. Hidden layers, and
     what lies outside the canvas, leave no trace. Within half a level, plus 1e-3 for the floats inside, of real
     arithmetic.
     """
@@ -103,6 +107,9 @@ def residual(stack: LayerStack, picture: Pixels) -> Residual:
 
 def _paint(stack: LayerStack, pixels: Pixels, strips: Iterable[Box]) -> None:
     canvas, full = Box(0, 0, *stack.size), (1 << stack.depth) - 1
+    for layer in stack.walk():
+        if layer.effects:
+            shown(layer)  # once, before the threads ask for it
 
     def paint(strip: Box) -> None:
         _round(_compose(stack.layers, strip, full), full, pixels[strip.within(canvas)])
@@ -127,6 +134,8 @@ def _differences(old: tuple[Layer, ...], new: tuple[Layer, ...]) -> Iterator[Box
 
 
 def _laid_alike(one: Layer, other: Layer) -> bool:
+    if one.effects or other.effects:  # they spread whatever changes inside
+        return False
     return all(getattr(one, name) == getattr(other, name) for name in ("opacity", "blend_mode", "visible"))
 
 
@@ -150,7 +159,8 @@ def _compose(layers: Iterable[Layer], box: Box, full: int) -> Floats:
         common = layer.box.intersection(box)
         if common is None or not layer.visible:
             continue
-        source = _group(layer, common, full) if layer.pixels is None else _split(layer.pixels[common.within(layer.box)])
+        pixels = shown(layer) if layer.effects else layer.pixels
+        source = _group(layer, common, full) if pixels is None else _split(pixels[common.within(layer.box)])
         shows = np.flatnonzero(source[3].max(axis=0))
         if not shows.size:
             continue
@@ -175,6 +185,25 @@ def _split(pixels: Pixels) -> NDArray[Any]:
     planes = np.empty((4, *pixels.shape[:2]), pixels.dtype)
     cv2.split(pixels, list(planes))
     return planes
+
+
+def shown(group: Layer) -> Pixels:
+    """What a group with effects shows, `h w 4` over its box, straight alpha; made once for as long as the group lives.
+
+    Effects reach as far as they like, so it is composed as a whole and not in strips.
+    """
+    if group not in _shown:
+        full = (1 << group.depth) - 1
+        inside = group.replace(effects=()).box
+        x = rearrange(_compose(group.layers, inside, full), "c h w -> h w c").astype(np.float32) / np.float32(full)
+        for edit in group.effects:
+            x = effect(x, edit)
+        planes = np.ascontiguousarray(rearrange(x, "h w c -> c h w")) * np.float32(full)
+        np.clip(planes[3], 0, full, out=planes[3])
+        pixels: Pixels = np.empty(x.shape, np.uint8 if full == 255 else np.uint16)
+        _round(planes, full, pixels)
+        _shown[group] = pixels
+    return _shown[group]
 
 
 def _group(layer: Layer, box: Box, full: int) -> Floats:

@@ -8,7 +8,6 @@ it did not touch.
 from __future__ import annotations
 
 import math
-import operator
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from unfuse import checked
 from unfuse.boxes import IDENTITY as IDENTITY
 from unfuse.boxes import Affine as Affine
 from unfuse.boxes import Box as Box
+from unfuse.checked import DEPTHS as DEPTHS
+from unfuse.checked import Pixels as Pixels
 from unfuse.errors import StackError
 from unfuse.errors import nearest as nearest
 from unfuse.errors import one_of as one_of
@@ -51,10 +53,6 @@ BLEND_MODES: tuple[str, ...] = (  # W3C Compositing and Blending Level 1, sectio
     "luminosity",
 )
 
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]  # h w 4, straight alpha, full range of the type
-
-DEPTHS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
-
 Edit = Mapping[str, Any]  # {"op": name, field: value, ...}, in the words of JSON: see `unfuse.edits`
 
 
@@ -77,8 +75,8 @@ class Original:
         numbers = tuple(float(x) for x in self.transform)
         if len(numbers) != 6 or not all(math.isfinite(x) for x in numbers):
             raise StackError(f"a transform is {self.transform!r}: it must be six finite numbers")
-        object.__setattr__(self, "box", _box("original", self.box))
-        object.__setattr__(self, "pixels", _pixels("original", self.pixels, self.box))
+        object.__setattr__(self, "box", checked.box_of("original", self.box))
+        object.__setattr__(self, "pixels", checked.pixels_of("original", self.pixels, self.box))
         object.__setattr__(self, "transform", numbers)
 
 
@@ -87,10 +85,12 @@ class Layer:
     """One layer, or a group of layers.
 
     pixels: `h w 4`, uint8 or uint16, straight alpha, the size of `box`. A group has `layers` instead, bottom to top,
-    and its box is always the union of theirs, whatever box it is given. `opacity` is 0 to 1. `blend_mode` is one of
-    the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits. `original` is what an
-    edited layer's pixels were made from; new pixels or a new box without one drop it. `text` is what the pixels say,
-    on the canvas as they show; it moves with the box, and new pixels without one drop it. A group has none.
+    and its box is always the union of theirs, whatever box it is given, and as much more as its `effects` reach: those
+    are laid around all of the group as it shows; those of a layer with pixels are its `original`'s. `opacity` is 0 to
+    1. `blend_mode` is one of the 16 names of W3C Compositing and Blending Level 1. `id` stays the same through edits.
+    `original` is what an edited layer's pixels were made from; new pixels or a new box without one drop it. `text` is
+    what the pixels say, on the canvas as they show; it moves with the box, and new pixels without one drop it. A group
+    has none.
 
     The pixels are handed over: the array is made read-only and shared, not copied, unless it is not C-contiguous.
     Raises StackError where a field is wrong.
@@ -107,14 +107,15 @@ class Layer:
     locked: bool = False
     original: Original | None = None
     text: TextBlock | None = None
+    effects: tuple[Edit, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        named = _text("a layer's name", self.name)
+        named = checked.text("a layer's name", self.name)
         one_of(f"the kind of layer {named!r}", self.kind, KINDS)
         one_of(f"the blend mode of layer {named!r}", self.blend_mode, BLEND_MODES)
-        _text(f"the id of layer {named!r}", self.id)
-        self._set("opacity", _opacity(named, self.opacity))
+        checked.text(f"the id of layer {named!r}", self.id)
+        self._set("opacity", checked.opacity(named, self.opacity))
         self._set("layers", _layers(f"layer {named!r}", self.layers))
         if (self.kind == "group") != bool(self.layers) or (self.kind == "group") != (self.pixels is None):
             raise StackError(
@@ -126,14 +127,25 @@ class Layer:
             raise StackError(f"layer {named!r} is given an original that its pixels cannot be made from")
         if self.text is not None and (self.pixels is None or not isinstance(self.text, TextBlock)):
             raise StackError(f"layer {named!r} is given the text {self.text!r}: it must be a TextBlock, and no group's")
+        if self.effects and self.pixels is not None:
+            raise StackError(f"layer {named!r} is given effects of its own: only groups have them, others an original")
         if self.pixels is None:
-            box = self.layers[0].box
-            for layer in self.layers[1:]:
-                box = box.union(layer.box)
-            self._set("box", box)
+            self._set("box", self._reached())
         else:
-            self._set("box", _box(named, self.box))
-            self._set("pixels", _pixels(named, self.pixels, self.box))
+            self._set("box", checked.box_of(named, self.box))
+            self._set("pixels", checked.pixels_of(named, self.pixels, self.box))
+
+    def _reached(self) -> Box:
+        """What a group covers."""
+        box = self.layers[0].box
+        for layer in self.layers[1:]:
+            box = box.union(layer.box)
+        if self.effects:
+            from unfuse.effects import reach
+
+            room = sum(reach(edit) for edit in self.effects)
+            box = Box(box.left - room, box.top - room, box.right + room, box.bottom + room)
+        return box
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
@@ -194,6 +206,11 @@ class Layer:
         box = inner.moved(self.box.left, self.box.top)
         return self.replace(box=box, pixels=pixels.copy(), original=self.original, text=self.text)
 
+    @property
+    def alone(self) -> tuple[Layer, ...]:
+        """What shows a group as it is before its opacity, blend mode and visibility: its layers, or with effects it."""
+        return (self.replace(opacity=1.0, blend_mode="normal", visible=True),) if self.effects else self.layers
+
     def to_canvas(self, size: tuple[int, int]) -> Pixels:
         """The layer alone on a transparent canvas of `size` (width, height): `h w 4` at its own depth, straight alpha.
 
@@ -203,7 +220,7 @@ class Layer:
         if self.pixels is None:
             from unfuse.composite import flatten
 
-            return flatten(LayerStack(size, self.layers, depth=16 if self.depth == 16 else 8))
+            return flatten(LayerStack(size, self.alone, depth=16 if self.depth == 16 else 8))
         pixels: Pixels = np.zeros((canvas.height, canvas.width, 4), dtype=self.pixels.dtype)
         if common := self.box.intersection(canvas):
             pixels[common.within(canvas)] = self.pixels[common.within(self.box)]
@@ -262,7 +279,7 @@ class LayerStack:
     future: tuple[State, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _size(self.size))
+        object.__setattr__(self, "size", checked.size_of(self.size))
         object.__setattr__(self, "layers", _layers("the stack", self.layers))
         if self.depth not in DEPTHS.values():
             raise StackError(f"the stack's depth is {self.depth!r}: it must be 8 or 16")
@@ -407,18 +424,6 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names) or "no layers"
 
 
-def _text(what: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise StackError(f"{what} is {value!r}: it must be a text that is not empty")
-    return value
-
-
-def _opacity(named: str, value: object) -> float:
-    if not isinstance(value, int | float | np.floating) or not 0 <= value <= 1:  # NaN fails the comparison
-        raise StackError(f"the opacity of layer {named!r} is {value!r}: it must be a number from 0 to 1")
-    return float(value)
-
-
 def _layers(what: str, value: Iterable[object]) -> tuple[Layer, ...]:
     layers = []
     for layer in value:
@@ -426,41 +431,3 @@ def _layers(what: str, value: Iterable[object]) -> tuple[Layer, ...]:
             raise StackError(f"{what} is given a {type(layer).__name__} among its layers: they must be unfuse.Layer")
         layers.append(layer)
     return tuple(layers)
-
-
-def _integers(value: Any, count: int) -> tuple[int, ...] | None:
-    try:
-        numbers = tuple(operator.index(number) for number in value)
-    except TypeError:
-        return None
-    return numbers if len(numbers) == count else None
-
-
-def _box(named: str, value: object) -> Box:
-    numbers = _integers(value, 4)
-    box = Box(*numbers) if numbers else Box(0, 0, 0, 0)
-    if box.width < 1 or box.height < 1:
-        raise StackError(
-            f"the box of layer {named!r} is {value!r}: it must be four whole numbers left, top, right, bottom with "
-            "left < right and top < bottom"
-        )
-    return box
-
-
-def _size(value: object) -> tuple[int, int]:
-    numbers = _integers(value, 2)
-    if numbers is None or min(numbers) < 1:
-        raise StackError(f"the stack's size is {value!r}: it must be (width, height), whole numbers of at least 1")
-    return numbers[0], numbers[1]
-
-
-def _pixels(named: str, value: object, box: Box) -> Pixels:
-    expected = (box.height, box.width, 4)
-    if not isinstance(value, np.ndarray) or value.dtype not in DEPTHS or value.shape != expected:
-        given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise StackError(
-            f"the pixels of layer {named!r} are {given}: its box {tuple(box)} needs uint8 or uint16 of shape {expected}"
-        )
-    pixels: Pixels = np.ascontiguousarray(value)
-    pixels.flags.writeable = False
-    return pixels

@@ -109,7 +109,7 @@ def fingerprint(stack: LayerStack) -> str:
         digest.update(b"(")
         for layer in layers:
             fields = (layer.name, layer.kind, layer.box, layer.opacity, layer.blend_mode, layer.visible, layer.locked)
-            digest.update(json.dumps(fields).encode())
+            digest.update(json.dumps((*fields, layer.effects) if layer.effects else fields).encode())
             if layer.pixels is not None:
                 digest.update(layer.pixels.data)
             add(layer.layers)
@@ -130,7 +130,7 @@ def differences(before: LayerStack, after: LayerStack) -> list[str]:
             lines.append(f"{layer.name}: new")
             continue
         was = old[key]
-        names = ("name", "kind", "box", "opacity", "blend_mode", "visible", "locked")
+        names = ("name", "kind", "box", "opacity", "blend_mode", "visible", "locked", "effects")
         for name in names:
             if (one := getattr(was, name)) != (other := getattr(layer, name)):
                 one, other = (tuple(x) if name == "box" else x for x in (one, other))

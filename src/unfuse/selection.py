@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
+from unfuse.composite import shown
 from unfuse.errors import StackError
 from unfuse.layers import KINDS, Layer, LayerStack, nearest, one_of
 
@@ -90,7 +91,9 @@ def _matching(selector: str, layers: list[Layer], wanted: Callable[[Layer], bool
 
 
 def _at(stack: LayerStack, x: int, y: int) -> Layer:
-    """The topmost visible layer whose pixel there has alpha above 0; of layers in a group, not the group."""
+    """The topmost visible layer whose pixel there has alpha above 0; of layers in a group, not the group, unless it is
+    the group's effects that show.
+    """
 
     def hit(layers: Iterable[Layer]) -> Layer | None:
         for layer in reversed(tuple(layers)):
@@ -100,6 +103,8 @@ def _at(stack: LayerStack, x: int, y: int) -> Layer:
             if layer.pixels is None:
                 if found := hit(layer.layers):
                     return found
+                if layer.effects and shown(layer)[top, left, 3]:
+                    return layer
             elif layer.pixels[top, left, 3]:
                 return layer
         return None

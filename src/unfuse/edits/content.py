@@ -109,7 +109,7 @@ def merge(stack: LayerStack, layer: Selectors) -> LayerStack:
     def change(found: Layer) -> Layer:
         if found.pixels is not None:
             raise StackError(f"layer {found.name!r} is no group: use merge_down, or group layers first")
-        return _raster(found, "object", flatten(on_canvas(stack, found.layers, found.box)), found.box)
+        return _raster(found, "object", flatten(on_canvas(stack, found.alone, found.box)), found.box)
 
     return each(stack, layer, change)
 
@@ -160,9 +160,9 @@ def ungroup(stack: LayerStack, layer: Selector) -> LayerStack:
     old = editable(stack, one(stack, layer))
     if not old.layers:
         raise StackError(f"layer {old.name!r} is no group")
-    if old.opacity < 1 or old.blend_mode != "normal":
+    if old.opacity < 1 or old.blend_mode != "normal" or old.effects:
         raise StackError(
-            f"group {old.name!r} has an opacity or a blend mode that its layers cannot take over: merge it"
+            f"group {old.name!r} has an opacity, a blend mode or effects that its layers cannot take over: merge it"
         )
     return stack.replace_layer(old.id, *(x.replace(visible=x.visible and old.visible) for x in old.layers))
 

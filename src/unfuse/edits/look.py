@@ -1,7 +1,8 @@
 """How a layer looks: colours (`looks`), effects around it (`effects`), opacity and blend mode. Each can be taken back.
 
 A look or an effect is set: the same one given again takes the place of the earlier, as opacity does. So recipes can be
-replayed, and a slider needs no undo. A group's looks go to all layers in it, each with its own mean.
+replayed, and a slider needs no undo. A group's looks go to all layers in it, each with its own mean; its effects are
+laid around the whole of it, as it shows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
+from unfuse.affine import LARGEST
 from unfuse.edits.op import Op, each, leaves
 from unfuse.effects import EFFECTS
 from unfuse.errors import StackError
@@ -41,10 +43,17 @@ def _look(name: str, stack: LayerStack, layer: Selectors, **values: Any) -> Laye
 def _effect(name: str, stack: LayerStack, layer: Selectors, **values: Any) -> LayerStack:
     def change(one: Layer) -> Layer:
         if one.pixels is None:
-            raise StackError(f"layer {one.name!r} is a group, and {name} is for single layers: merge it first")
+            return _grown(one.replace(effects=_put(one.effects, {"op": name, **values})))
         return remade(one, effects=_put(original(one).effects, {"op": name, **values}))
 
     return each(stack, layer, change)
+
+
+def _grown(group: Layer) -> Layer:
+    """A group, if what its effects reach is not too large."""
+    if group.box.width * group.box.height > LARGEST:
+        raise StackError(f"group {group.name!r} would cover more than {LARGEST:,} pixels: make the effect smaller")
+    return group
 
 
 def _put(edits: tuple[Edit, ...], new: Edit) -> tuple[Edit, ...]:

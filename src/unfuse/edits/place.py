@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from unfuse.affine import Corners, about, onto, shift, turn
-from unfuse.edits.op import Op, each, leaves, outermost
+from unfuse.edits.op import Op, each, outermost
 from unfuse.errors import StackError
 from unfuse.fields import Factor, How, Pixels, Point, Rectangle, Selector, Selectors, Side, Spot
 from unfuse.layers import IDENTITY, Layer, LayerStack
@@ -168,9 +168,12 @@ def reset(
     chosen = {name: value for key, change in changes.items() if what in (key, "all") for name, value in change.items()}
 
     def change(found: Layer) -> Layer:
+        if found.pixels is None:
+            kept = () if "effects" in chosen else found.effects
+            return found.replace(layers=tuple(change(inner) for inner in found.layers), effects=kept)
         return remade(found, **chosen) if found.original else found
 
-    return each(stack, layer, lambda found: leaves(found, change))
+    return each(stack, layer, change)
 
 
 def fitted(own: Corners, place: Corners, how: How, spot: Spot) -> Corners:

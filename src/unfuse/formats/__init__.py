@@ -37,12 +37,18 @@ class Format:
     keeps: str
     options: tuple[str, ...] = ()
     read_options: tuple[str, ...] = ()
+    bakes: bool = True  # has layers, but no effects of groups: they become pixels first
 
     def write(self, stack: LayerStack, file: BinaryIO | Path, suffix: str, options: Mapping[str, Any]) -> Notes:
         """Write with options, which must be among this format's own; returns notes. Raises FormatError."""
         self.check(options, self.options)
+        flat: Notes = ()
+        if self.bakes:
+            from unfuse.formats.baked import baked
+
+            stack, flat = baked(stack)
         notes: Notes = self.load().write(stack, file, suffix, **options)
-        return notes
+        return (*flat, *notes)
 
     def read(self, file: BinaryIO, what: str, max_pixels: int, options: Mapping[str, Any]) -> LayerStack:
         """Read with options, which must be among this format's own. Raises FormatError."""
@@ -74,17 +80,17 @@ PPTX_KEEPS = "groups, opacity, visible, locked, profile, 8 bits; what lies under
 
 TIFF = (".tif", ".tiff")
 
-FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs")
+FOLDER = Format("folder", (), "folder", True, "everything, as full-canvas PNGs", bakes=False)
 FORMATS: tuple[Format, ...] = (
     FOLDER,
-    Format("project", (".zip",), "project", True, "everything, as cropped PNGs"),
+    Format("project", (".zip",), "project", True, "everything, as cropped PNGs", bakes=False),
     Format("Photoshop", (".psd", ".psb"), "psd", True, PSD_KEEPS, ("text",)),
     Format("OpenRaster", (".ora",), "ora", True, ORA_KEEPS),
     Format("SVG", (".svg",), "svg", True, SVG_KEEPS, ("text",)),
     Format("HTML", (".html",), "html", False, HTML_KEEPS),
     Format("PowerPoint", (".pptx",), "pptx", True, PPTX_KEEPS, ("text",), ("slide",)),
     Format("PDF", (".pdf",), "pdf", False, PDF_KEEPS, ("text",)),
-    Format("film", (".gif", ".mp4"), "buildup", False, FILM_KEEPS, FILM),
+    Format("film", (".gif", ".mp4"), "buildup", False, FILM_KEEPS, FILM, bakes=False),
     Format("TIFF", TIFF, "tiff", True, PSD_KEEPS, ("text",)),
     Format(
         "picture",
@@ -93,6 +99,7 @@ FORMATS: tuple[Format, ...] = (
         False,
         "the whole, flat, with profile and resolution",
         FILM,
+        bakes=False,
     ),
 )
 

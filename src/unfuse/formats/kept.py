@@ -60,8 +60,9 @@ class Kept:
 
 
 def fields(layer: Layer) -> dict[str, Any]:
-    """A layer's fields that JSON says as they are, and its text."""
-    said = {"text": layer.text.to_json()} if layer.text else {}
+    """A layer's fields that JSON says as they are, its text, and a group's effects."""
+    said: dict[str, Any] = {"text": layer.text.to_json()} if layer.text else {}
+    said |= {"effects": layer.effects} if layer.effects else {}
     return {name: getattr(layer, name) for name in FIELDS} | said
 
 

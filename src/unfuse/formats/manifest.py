@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
@@ -21,15 +21,17 @@ import numpy as np
 
 from unfuse import edits
 from unfuse.composite import THREADS, flatten
+from unfuse.effects import EFFECTS
 from unfuse.errors import FormatError, PictureError, StackError
 from unfuse.formats.kept import FIELDS, FOLDER, Kept, area, digest, fields
 from unfuse.formats.names import file_names
-from unfuse.layers import Box, Layer, LayerStack, Original, Pixels, Provenance, State
+from unfuse.layers import Box, Edit, Layer, LayerStack, Original, Pixels, Provenance, State
+from unfuse.looks import LOOKS
 from unfuse.pixels import quantise, write_flat
 from unfuse.pixels import read as read_picture
 from unfuse.textblock import TextBlock
 
-VERSION = 1
+VERSION = 2  # 1 where no group has effects, so that older releases read it
 MANIFEST, FLAT, ICC = "manifest.json", "flat.png", "profile.icc"
 LARGEST_MANIFEST = 16 << 20
 LARGEST_ICC = 16 << 20
@@ -51,7 +53,7 @@ def pack(stack: LayerStack, layout: Layout, encode: Encode | None = None) -> Ite
     canvas = Box(0, 0, *stack.size)
     shared = {name: layer.pixels for layer, name in named if layer.pixels is not None and layout == "cropped"}
     kept = Kept(stack, shared)
-    manifest: dict[str, Any] = {"format": "unfuse", "version": VERSION, "layout": layout}
+    manifest: dict[str, Any] = {"format": "unfuse", "version": _version(stack), "layout": layout}
     manifest |= {"size": stack.size, "depth": stack.depth, "dpi": stack.dpi}
     manifest |= {"icc": ICC} if stack.icc is not None else {}
     manifest |= {"flat": FLAT, "provenance": dataclasses.asdict(stack.provenance), "notes": stack.notes}
@@ -72,6 +74,11 @@ def pack(stack: LayerStack, layout: Layout, encode: Encode | None = None) -> Ite
     with ThreadPoolExecutor(THREADS) as pool:  # zlib works outside the interpreter's lock
         files = pool.map(lambda row: encode(row[1](), stack), pictures)
         yield from zip((name for name, _ in pictures), files, strict=True)
+
+
+def _version(stack: LayerStack) -> int:
+    tops = [*stack.layers, *(layer for state in (*stack.past, *stack.future) for layer in state.layers)]
+    return VERSION if any(layer.effects for top in tops for layer in top.walk()) else 1
 
 
 def unpack(read: Read, *, what: str, max_pixels: int) -> LayerStack:
@@ -167,7 +174,12 @@ class _Reader:
     def layer(self, entry: dict[str, Any]) -> Layer:
         given = {key: entry[key] for key in FIELDS if key != "box"}
         if "layers" in entry:
-            return Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **given)
+            given["effects"] = tuple(entry.get("effects", ()))
+            _check_steps((), given["effects"])
+            group = Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **given)
+            if group.effects:
+                self.take(group.box)
+            return group
         if "text" in entry:
             given["text"] = TextBlock.from_json(entry["text"])
         box = Box(*entry["box"])
@@ -197,8 +209,7 @@ class _Reader:
         if made["made"] != digest(shown):
             self.notes.append(f"{entry['file']!r} was painted: it stays as it is, and its edits cannot be taken back")
             return None
-        for edit in (*made["looks"], *made["effects"]):
-            edits.check_step(edit)
+        _check_steps(made["looks"], made["effects"])
         box = Box(*made["box"])
         self.take(box)
         pixels = self.pixels(made["file"], box)
@@ -267,6 +278,15 @@ def _leaves_of(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield from _leaves_of(entry["layers"])
         else:
             yield entry
+
+
+def _check_steps(looks: Iterable[Edit], effects: Iterable[Edit]) -> None:
+    """Raise StackError for what is no look or no effect, or has wrong values."""
+    for table, steps in ((LOOKS, looks), (EFFECTS, effects)):
+        for step in steps:
+            edits.check_step(step)
+            if step["op"] not in table:
+                raise StackError(f"{step['op']} is none of {', '.join(table)}")
 
 
 def _refuse(why: str) -> None:
