@@ -10,7 +10,9 @@ here, so that nothing in them is anyone else's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +23,20 @@ import unfuse
 TASKS = Path(__file__).with_name("tasks")
 INTER = Path(unfuse.__file__).with_name("fonts") / "Inter.ttf"
 SIDE, OVER = 1080, 2  # drawn at twice the size
-SHADOW = {"x": 20, "y": 14, "blur": 10, "color": "#4a2a10", "opacity": 0.6}  # as in product.yaml
+SHADOW: dict[str, Any] = {"x": 20, "y": 14, "blur": 10, "color": "#4a2a10", "opacity": 0.6}  # as in product.yaml
 
-Profile = list[tuple[float, float]]  # how wide the body is from its axis at each height, in pixels
-Bands = list[tuple[float, str]]  # the colour from each height on
-Label = list[tuple[float, str, str, int, int]]  # height, text, colour, size, weight
+Profile = Sequence[tuple[float, float]]  # how wide the body is from its axis at each height, in pixels
+Bands = Sequence[tuple[float, str]]  # the colour from each height on
+Label = Sequence[tuple[float, str, str, int, int]]  # height, text, colour, size, weight
 
 
 def turned(profile: Profile, bands: Bands, label: Label, size: tuple[int, int]) -> Image.Image:
     """A body of revolution, lit from the left above, with a label; RGBA at `OVER` times the size."""
     width, height = size
     y = np.arange(height * OVER) / OVER
+    at, wide = np.array(profile, float).T
     window = np.hanning(53) / np.hanning(53).sum()
-    radius = np.convolve(np.pad(np.interp(y, *zip(*profile, strict=True)), 26, mode="edge"), window, "valid")
+    radius = np.convolve(np.pad(np.interp(y, at, wide), 26, mode="edge"), window, "valid")
     x = (np.arange(width * OVER) + 0.5) / OVER - width / 2
     across = np.clip(x / np.maximum(radius[:, None], 1e-3), -0.999, 0.999)
     normal = np.stack(
@@ -52,8 +55,8 @@ def turned(profile: Profile, bands: Bands, label: Label, size: tuple[int, int]) 
     inside = np.clip((radius[:, None] - np.abs(x)) * OVER + 0.5, 0, 1)
     image = picture(np.dstack([body, inside]))
     draw = ImageDraw.Draw(image)
-    for at, text, color, points, weight in label:
-        draw.text((width / 2 * OVER, at * OVER), text, color, font(points, weight), anchor="mm")
+    for down, text, color, points, weight in label:
+        draw.text((width / 2 * OVER, down * OVER), text, color, font(points, weight), anchor="mm")
     return image
 
 
@@ -95,11 +98,11 @@ def offer() -> Image.Image:
     wall = np.where(y[..., None] > 0.84, 0.93 * wall + 0.02, wall)
     image = picture(np.dstack([wall, np.ones_like(y)]))
     product, place = bottle(), (420, 324)
-    shape = product.getchannel("A").point(lambda value: value * float(SHADOW["opacity"]))
+    shape = product.getchannel("A").point(lambda value: value * SHADOW["opacity"])
     shadow = Image.new("L", image.size)
-    shadow.paste(shape, (OVER * (place[0] + int(SHADOW["x"])), OVER * (place[1] + int(SHADOW["y"]))))
-    shadow = shadow.filter(ImageFilter.GaussianBlur(OVER * int(SHADOW["blur"])))
-    image.paste(Image.new("RGBA", image.size, str(SHADOW["color"])), (0, 0), shadow)
+    shadow.paste(shape, (OVER * (place[0] + SHADOW["x"]), OVER * (place[1] + SHADOW["y"])))
+    shadow = shadow.filter(ImageFilter.GaussianBlur(OVER * SHADOW["blur"]))
+    image.paste(Image.new("RGBA", image.size, SHADOW["color"]), (0, 0), shadow)
     image.alpha_composite(product, (OVER * place[0], OVER * place[1]))
     draw = ImageDraw.Draw(image)
     draw.ellipse([OVER * v for v in (780, 330, 1000, 550)], "#c8202f")

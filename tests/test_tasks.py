@@ -4,6 +4,7 @@ arrives. Commands on all other pages are known to the command line.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import sys
@@ -21,10 +22,11 @@ from stacks import SRGB, everything
 import unfuse
 from unfuse import cli, formats, oklab, reading
 from unfuse.layers import Box, Layer, LayerStack
+from unfuse.pixels import to_float
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
-import make_tasks  # noqa: E402  a script, not a part of the package
+make_tasks: Any = importlib.import_module("make_tasks")  # a script, not a part of the package
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = ("DESIGNS", "STAGE")  # pages say them for what is to be filled in; the command line takes them for verbs
@@ -86,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of docs/tasks in which everything on the pages has been done."""
     if not reading.is_available():
         pytest.skip("reading needs rapidocr: pip install '.[text]'")
-    place = make_tasks.copied(tmp_path_factory.mktemp("tasks"))
+    place: Path = make_tasks.copied(tmp_path_factory.mktemp("tasks"))
     make_tasks.work(place)
     return place
 
@@ -114,8 +116,8 @@ def test_the_colour_arrives(folder: Path) -> None:
     stack = unfuse.load(folder / "offer.zip")
     disc = unfuse.edit(stack, {"op": "recolor", "layer": "Disc", "color": "#1f7a4d"})["Disc"].pixels
     assert disc is not None
-    weight = disc[..., 3:].astype(float)
-    mean = (oklab.from_rgb(disc[..., :3].astype(np.float32) / 255) * weight).sum(axis=(0, 1)) / weight.sum()
+    weight = disc[..., 3:].astype(np.float32)
+    mean = (oklab.from_rgb(to_float(disc)[..., :3]) * weight).sum(axis=(0, 1)) / weight.sum()
     assert np.abs(mean - oklab.lab_of("#1f7a4d")).max() < 0.01
     beyond = outside(stack["Disc"].box, 0, stack.size)
     assert (shown(folder / "colour.png")[beyond] == shown(folder / "offer.jpg")[beyond]).all()
@@ -171,8 +173,10 @@ def test_ten_sizes(folder: Path) -> None:
 
 # --- the table of formats
 
-FEATURES = ("names", "groups", "opacity", "blend modes", "hidden layers", "locks", "beyond the canvas")
-FEATURES += ("effects and looks", "undo and redo", "profile", "resolution", "16 bits")
+FEATURES = (
+    *("names", "groups", "opacity", "blend modes", "hidden layers", "locks", "beyond the canvas"),
+    *("effects and looks", "undo and redo", "profile", "resolution", "16 bits"),
+)
 COLUMNS = (".zip", ".psd", ".tiff", ".ora", ".svg", ".pptx")
 
 
