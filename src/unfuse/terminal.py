@@ -35,7 +35,6 @@ from unfuse.errors import FormatError, UnfuseError
 from unfuse.layers import Layer, LayerStack
 
 STANDARD = "-"  # standard input or output
-MAGIC = {b"PK\x03\x04": ".zip", b"8BPS": ".psd"}  # how the readable files begin, for those that come without a name
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -139,16 +138,10 @@ def standard_input() -> bytes:
 
 
 def read(source: str, limit_megapixels: float, **options: Any) -> LayerStack:
-    """A stack from a path, or from standard input, where its first bytes say what it is."""
+    """A stack from a path, or from standard input, where its content says what it is."""
     if source != STANDARD:
         return formats.read(source, limit_megapixels=limit_megapixels, **options)
-    data = standard_input()
-    suffix = MAGIC.get(data[:4])
-    if suffix is None:
-        raise FormatError(f"standard input begins with {data[:8]!r}: it must be a .zip or a .psd with layers")
-    module = formats.find(f"standard input{suffix}").load()
-    stack: LayerStack = module.read(BytesIO(data), what="standard input", max_pixels=int(limit_megapixels * 1e6))
-    return stack
+    return formats.read_bytes(standard_input(), what="standard input", limit_megapixels=limit_megapixels, **options)
 
 
 def write(stack: LayerStack, targets: Sequence[Target], **options: Any) -> LayerStack:

@@ -10,13 +10,14 @@ import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
 from unfuse.errors import FormatError
 from unfuse.layers import LayerStack
-from unfuse.pixels import SAVE_OPTIONS, replacing
+from unfuse.pixels import READABLE, SAVE_OPTIONS, replacing
 
 Notes = tuple[str, ...]
 
@@ -141,6 +142,21 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **optio
             return row.read(file, str(path), max_pixels, options)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(data: bytes, *, what: str, limit_megapixels: float = 200, **options: Any) -> LayerStack:
+    """Read a stack that comes without a name, by what it holds; a flat picture is a stack of one layer.
+
+    `what` names it in errors. Raises FormatError that lists what can be read where it is nothing of that.
+    """
+    from unfuse.formats.sniff import PICTURE, sniff
+
+    kind = sniff(data)
+    if kind is None:
+        known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
+        raise FormatError(f"{what} begins with {data[:8]!r}: it must be {known}, or a picture ({', '.join(READABLE)})")
+    row = find(f"a{'.png' if kind == PICTURE else kind}")
+    return row.read(BytesIO(data), what, int(limit_megapixels * 1e6), options)
 
 
 def find(path: str | os.PathLike[str]) -> Format:
