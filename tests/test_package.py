@@ -38,7 +38,9 @@ ORDER = (
     *("corpus", "train", "evaluate"),
     *("terminal", "server", "cli_corpus", "cli_prompt", "cli_serve", "cli_text", "cli_train", "cli_evaluate", "cli"),
 )
-DOORS = {"layers": {"composite", "edits", "effects", "formats", "decomposition"}}  # methods of a stack, imported when called
+DOORS = {
+    "layers": {"composite", "edits", "effects", "formats", "decomposition"}
+}  # methods of a stack, imported when called
 
 
 def test_importing_costs_nothing() -> None:
