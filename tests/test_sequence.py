@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -105,6 +107,28 @@ def test_more_processes_than_heads_are_refused() -> None:
     team.share = Share(None, 0, 4)
     with pytest.raises(EngineError, match="4 processes share a pass, and the model has 3 heads"):
         team.share_of(3)
+
+
+def test_two_processes_of_the_command_line_write_one_stack(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    import unfuse
+    from unfuse.engines import load
+
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    engine = f"qwen:{CHECKPOINT}"
+    arguments = ["decompose", "x.png", "-n", "2", "--prompt", "a hat", "--engine", engine, "--steps", "1", "--no-text"]
+    code = f"from unfuse import cli; cli.main({[*arguments, '--set', 'area=3072', '-o', 'x.zip', '--json']!r})"
+    (tmp_path / "one.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "one.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 1  # the first process tells
+    alone = load(engine, area=3072)
+    expected = unfuse.decompose(tmp_path / "x.png", 2, prompt="a hat", engine=alone, steps=1, text=False)
+    for layer, other in zip(unfuse.load(tmp_path / "x.zip"), expected, strict=True):
+        assert np.abs(layer.to_canvas((64, 48)).astype(int) - other.to_canvas((64, 48))).max() <= 1
 
 
 def one_of_several(out: Path) -> None:
