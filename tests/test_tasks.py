@@ -18,6 +18,8 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image, features
 from stacks import SRGB, everything
+from test_words import RED, written
+from test_words import stack as spoken
 
 import unfuse
 from unfuse import cli, formats, oklab, reading
@@ -225,3 +227,13 @@ def test_the_table_of_formats_is_true(suffix: str, tmp_path: Path) -> None:
     }
     said = {feature: table()[feature][COLUMNS.index(suffix)].startswith("yes") for feature in FEATURES}
     assert survives == said
+
+
+@pytest.mark.parametrize("suffix", COLUMNS)
+def test_the_table_is_true_of_text(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    options = {"text": "live"} if "text" in formats.find(path).options else {}
+    formats.write(spoken(written([("Summer", 200, 70, 48, RED)])), path, **options)
+    said = [layer.text.string for layer in unfuse.load(path).walk() if layer.text]
+    cell = table()["live text"][COLUMNS.index(suffix)]
+    assert said == ([] if cell.startswith("no") else ["Summer"]), cell
