@@ -66,6 +66,17 @@ def test_the_box_covers_what_the_effects_reach() -> None:
     np.testing.assert_array_equal(flatten(after)[outside], flatten(before())[outside])
 
 
+def test_a_layer_far_away_takes_no_memory(tmp_path: Path) -> None:
+    """The box of the group would be a terabyte; what shows is on the canvas."""
+    after = dressed(before().move("Blue", x=1_000_000, y=-1_000_000))
+    np.testing.assert_array_equal(flatten(after), flatten(dressed(before().hide("Blue"))))
+    formats.write(after, tmp_path / "a.psd")
+    assert levels_apart(formats.read(tmp_path / "a.psd"), after) <= 1
+    gone = before().move("Group", x=1_000_000).drop_shadow("Group")
+    formats.write(gone, tmp_path / "b.psd")
+    np.testing.assert_array_equal(flatten(gone), flatten(before().hide("Group")))
+
+
 def test_they_are_set_again_taken_back_and_undone() -> None:
     after = dressed(before())
     assert [edit["op"] for edit in after["Group"].effects] == ["outline", "drop_shadow"]

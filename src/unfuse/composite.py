@@ -25,13 +25,13 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from unfuse.blend import TINY, Floats, blend_mode
-from unfuse.effects import effect
+from unfuse.effects import effect, reach
 from unfuse.errors import StackError
 from unfuse.layers import DEPTHS, Box, Layer, LayerStack, Pixels
 
 STRIP = 1 << 17  # pixels of a strip: few enough that its planes stay in the cache, many enough to outweigh the calls
 THREADS = min(4, os.cpu_count() or 1)
-_shown: WeakKeyDictionary[Layer, Pixels] = WeakKeyDictionary()
+_shown: WeakKeyDictionary[Layer, tuple[Box, tuple[Box, Pixels] | None]] = WeakKeyDictionary()
 HALF = 0.5 + 1e-4  # rounds half up, where float32 arrives a hair below the half too
 
 
@@ -107,12 +107,11 @@ def residual(stack: LayerStack, picture: Pixels) -> Residual:
 
 def _paint(stack: LayerStack, pixels: Pixels, strips: Iterable[Box]) -> None:
     canvas, full = Box(0, 0, *stack.size), (1 << stack.depth) - 1
-    for layer in stack.walk():
-        if layer.effects:
-            shown(layer)  # once, before the threads ask for it
+    for group in _dressed(stack.layers):
+        shown(group, canvas)  # once, before the threads ask for it
 
     def paint(strip: Box) -> None:
-        _round(_compose(stack.layers, strip, full), full, pixels[strip.within(canvas)])
+        _round(_compose(stack.layers, strip, full, canvas), full, pixels[strip.within(canvas)])
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(paint, strips))  # the list raises what a thread raised
@@ -152,15 +151,19 @@ def _strips(canvas: Box) -> Iterator[Box]:
 # What follows works on planes: `c h w` in levels of the depth, 0 to `full` (255 or 65535): red, green, blue, alpha.
 
 
-def _compose(layers: Iterable[Layer], box: Box, full: int) -> Floats:
-    """Layers over a transparent backdrop, within `box`: premultiplied planes, float32, for 16 bits float64."""
+def _compose(layers: Iterable[Layer], box: Box, full: int, canvas: Box) -> Floats:
+    """Layers over a transparent backdrop, within `box`, a part of `canvas`: premultiplied planes, float32, for 16 bits
+    float64.
+    """
     under = np.zeros((4, box.height, box.width), np.float32 if full == 255 else np.float64)
     for layer in layers:
-        common = layer.box.intersection(box)
-        if common is None or not layer.visible:
+        if not layer.visible:
             continue
-        pixels = shown(layer) if layer.effects else layer.pixels
-        source = _group(layer, common, full) if pixels is None else _split(pixels[common.within(layer.box)])
+        place, pixels = (shown(layer, canvas) or (None, None)) if layer.effects else (layer.box, layer.pixels)
+        common = place.intersection(box) if place else None
+        if place is None or common is None:
+            continue
+        source = _group(layer, common, full, canvas) if pixels is None else _split(pixels[common.within(place)])
         shows = np.flatnonzero(source[3].max(axis=0))
         if not shows.size:
             continue
@@ -187,27 +190,50 @@ def _split(pixels: Pixels) -> NDArray[Any]:
     return planes
 
 
-def shown(group: Layer) -> Pixels:
-    """What a group with effects shows, `h w 4` over its box, straight alpha; made once for as long as the group lives.
+def shown(group: Layer, canvas: Box) -> tuple[Box, Pixels] | None:
+    """What a group with its effects shows on a canvas: `h w 4` straight alpha, and its box; None where nothing does.
 
-    Effects reach as far as they like, so it is composed as a whole and not in strips.
+    Effects reach as far as they like, so it is composed as a whole and not in strips, as far beyond the canvas as they
+    reach into it; once for as long as the group lives and the canvas stays.
     """
-    if group not in _shown:
-        full = (1 << group.depth) - 1
-        inside = group.replace(effects=()).box
-        x = rearrange(_compose(group.layers, inside, full), "c h w -> h w c").astype(np.float32) / np.float32(full)
-        for edit in group.effects:
-            x = effect(x, edit)
-        planes = np.ascontiguousarray(rearrange(x, "h w c -> c h w")) * np.float32(full)
-        np.clip(planes[3], 0, full, out=planes[3])
-        pixels: Pixels = np.empty(x.shape, np.uint8 if full == 255 else np.uint16)
-        _round(planes, full, pixels)
-        _shown[group] = pixels
-    return _shown[group]
+    known = _shown.get(group)
+    if known and known[0] == canvas:
+        return known[1]
+    room = sum(reach(edit) for edit in group.effects)
+    inside = group.replace(effects=()).box.intersection(_grown(canvas, room))
+    made = (_grown(inside, room), _with_effects(group, inside)) if inside else None
+    _shown[group] = canvas, made
+    return made
 
 
-def _group(layer: Layer, box: Box, full: int) -> Floats:
-    planes = _compose(layer.layers, box, full)
+def _with_effects(group: Layer, inside: Box) -> Pixels:
+    full = (1 << group.depth) - 1
+    planes = _compose(group.layers, inside, full, inside)
+    x = rearrange(planes, "c h w -> h w c").astype(np.float32) / np.float32(full)
+    for edit in group.effects:
+        x = effect(x, edit)
+    planes = np.ascontiguousarray(rearrange(x, "h w c -> c h w")) * np.float32(full)
+    np.clip(planes[3], 0, full, out=planes[3])
+    pixels: Pixels = np.empty(x.shape, np.uint8) if full == 255 else np.empty(x.shape, np.uint16)
+    _round(planes, full, pixels)
+    return pixels
+
+
+def _grown(box: Box, room: int) -> Box:
+    return Box(box.left - room, box.top - room, box.right + room, box.bottom + room)
+
+
+def _dressed(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """The groups with effects that are not in others."""
+    for layer in layers:
+        if layer.effects:
+            yield layer
+        else:
+            yield from _dressed(layer.layers)
+
+
+def _group(layer: Layer, box: Box, full: int, canvas: Box) -> Floats:
+    planes = _compose(layer.layers, box, full, canvas)
     planes[:3] = _straight(planes, full)
     return planes
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from unfuse.composite import shown
 from unfuse.errors import StackError
-from unfuse.layers import KINDS, Layer, LayerStack, nearest, one_of
+from unfuse.layers import KINDS, Box, Layer, LayerStack, nearest, one_of
 
 
 def one(stack: LayerStack, selector: Any) -> Layer:
@@ -103,8 +103,11 @@ def _at(stack: LayerStack, x: int, y: int) -> Layer:
             if layer.pixels is None:
                 if found := hit(layer.layers):
                     return found
-                if layer.effects and shown(layer)[top, left, 3]:
-                    return layer
+                if layer.effects and (seen := shown(layer, Box(0, 0, *stack.size))):
+                    left, top = x - seen[0].left, y - seen[0].top
+                    inside = 0 <= left < seen[0].width and 0 <= top < seen[0].height
+                    if inside and seen[1][top, left, 3]:
+                        return layer
             elif layer.pixels[top, left, 3]:
                 return layer
         return None

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from unfuse.affine import LARGEST
 from unfuse.edits.op import Op, each, leaves
-from unfuse.effects import EFFECTS
+from unfuse.effects import EFFECTS, reach
 from unfuse.errors import StackError
 from unfuse.fields import Field, Selectors, Share
 from unfuse.layers import BLEND_MODES, Edit, Layer, LayerStack
@@ -43,17 +43,14 @@ def _look(name: str, stack: LayerStack, layer: Selectors, **values: Any) -> Laye
 def _effect(name: str, stack: LayerStack, layer: Selectors, **values: Any) -> LayerStack:
     def change(one: Layer) -> Layer:
         if one.pixels is None:
-            return _grown(one.replace(effects=_put(one.effects, {"op": name, **values})))
+            new = one.replace(effects=_put(one.effects, {"op": name, **values}))
+            room = sum(reach(edit) for edit in new.effects)
+            if (stack.size[0] + 2 * room) * (stack.size[1] + 2 * room) > LARGEST:
+                raise StackError(f"{name} would reach over more than {LARGEST:,} pixels: make it smaller")
+            return new
         return remade(one, effects=_put(original(one).effects, {"op": name, **values}))
 
     return each(stack, layer, change)
-
-
-def _grown(group: Layer) -> Layer:
-    """A group, if what its effects reach is not too large."""
-    if group.box.width * group.box.height > LARGEST:
-        raise StackError(f"group {group.name!r} would cover more than {LARGEST:,} pixels: make the effect smaller")
-    return group
 
 
 def _put(edits: tuple[Edit, ...], new: Edit) -> tuple[Edit, ...]:

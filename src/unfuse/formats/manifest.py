@@ -21,7 +21,7 @@ import numpy as np
 
 from unfuse import edits
 from unfuse.composite import THREADS, flatten
-from unfuse.effects import EFFECTS
+from unfuse.effects import EFFECTS, reach
 from unfuse.errors import FormatError, PictureError, StackError
 from unfuse.formats.kept import FIELDS, FOLDER, Kept, area, digest, fields
 from unfuse.formats.names import file_names
@@ -177,8 +177,9 @@ class _Reader:
             given["effects"] = tuple(entry.get("effects", ()))
             _check_steps((), given["effects"])
             group = Layer(box=self.canvas, layers=tuple(self.layer(inner) for inner in entry["layers"]), **given)
-            if group.effects:
-                self.take(group.box)
+            if group.effects:  # it is composed, as far beyond the canvas as they reach
+                room = sum(reach(edit) for edit in group.effects)
+                self.take(Box(0, 0, self.canvas.width + 2 * room, self.canvas.height + 2 * room))
             return group
         if "text" in entry:
             given["text"] = TextBlock.from_json(entry["text"])
