@@ -343,8 +343,27 @@ def test_screen_readers_find_no_fault(browser: Any, server: Running, made: Any, 
 
 def test_the_screen_shows_what_the_server_draws(person: Person, made: Any) -> None:
     """The browser's own composition is near the server's, at the size of the screen."""
+    assert abs(on_screen(person, made["id"]) - server_flat(person, made)).mean() < 2
+
+
+def test_the_screen_shows_effects_of_groups(person: Person, picture: Path) -> None:
+    """What the server lays around a group is seen, also when a layer in it was moved after."""
+    made = person.server.stack(picture.read_bytes(), engine="embedded", layers=3)
+    ids = [layer["id"] for layer in made["layers"]]
+    fit = [{"op": "scale", "layer": ids[1], "factor": 0.3}, {"op": "scale", "layer": ids[2], "factor": 0.3}]
+    dressed = [{"op": "group", "layer": ids[1:3]}, {"op": "outline", "layer": "Group", "width": 60, "color": "#00ff00"}]
+    told = person.server.post(f"/v1/stacks/{made['id']}/edits", {"edits": [*fit, *dressed]})
+    assert told.status == 200, told.json
+    assert any("effects" in layer for layer in told.json["layers"])
+    flat = server_flat(person, made)
+    assert (flat == (0, 255, 0)).all(axis=-1).mean() > 0.02
+    assert abs(on_screen(person, made["id"]) - flat).mean() < 2
+
+
+def on_screen(person: Person, stack: str) -> Any:
+    """What the page shows of a stack at its own size, `h w 3`."""
     page = person.page
-    person.open(made["id"])
+    person.open(stack)
     page.locator(".history, .row").first.wait_for()
     page.keyboard.press("1")
     page.wait_for_timeout(300)
@@ -353,10 +372,8 @@ def test_the_screen_shows_what_the_server_draws(person: Person, made: Any) -> No
     assert board
     assert paper
     left, top = round(paper["x"] - board["x"]), round(paper["y"] - board["y"])
-    flat = server_flat(person, made)
     with Image.open(shot) as image:
-        seen = np.asarray(image.convert("RGB").crop((left, top, left + SIZE[0], top + SIZE[1]))).astype(int)
-    assert abs(seen - flat).mean() < 2
+        return np.asarray(image.convert("RGB").crop((left, top, left + SIZE[0], top + SIZE[1]))).astype(int)
 
 
 def server_flat(person: Person, made: Any) -> Any:

@@ -7,7 +7,7 @@
 import { walk, type Affine, type Box, type Layer, type Stack } from './api'
 import { IDENTITY, bounds } from './geometry'
 import { SIZE, proxyOf } from './proxies'
-import { live, shown, solo } from './state'
+import { live, shown, solo, stack } from './state'
 
 type Context = CanvasRenderingContext2D
 export interface View {
@@ -29,6 +29,11 @@ function visible(layer: Layer): boolean {
   return layer.id === solo.value || (layer.layers ? [...walk(layer.layers)].some((inner) => inner.id === solo.value) : false)
 }
 
+/** Whether a group with effects is as the server knows it; while something in it moves, it is drawn without them. */
+const rests = (group: Layer): boolean =>
+  Boolean(group.effects?.length) &&
+  [...walk(group.layers!)].every((inner) => shown(inner).layer === inner && shown(inner).delta === IDENTITY && !shown(inner).filter)
+
 /** One layer onto `context`, whose transform is that of the canvas. `inside`: in a solo group all is as it was. */
 function draw(context: Context, raw: Layer, inside = false): void {
   const { layer, delta, filter } = shown(raw)
@@ -43,6 +48,8 @@ function draw(context: Context, raw: Layer, inside = false): void {
     const [left, top, right, bottom] = layer.box
     if (delta !== IDENTITY) context.transform(delta[0], delta[3], delta[1], delta[4], delta[2], delta[5])
     if (bitmap) context.drawImage(bitmap, left, top, right - left, bottom - top)
+  } else if (rests(layer) && proxyOf(raw) && stack.value) {
+    context.drawImage(proxyOf(raw)!, 0, 0, stack.value.width, stack.value.height) // of groups it is on the canvas
   } else if (plain(layer) && !filter && [...walk(layer.layers)].every((inner) => shown(inner).layer.blend_mode === 'normal')) {
     for (const inner of layer.layers) draw(context, inner, within)
   } else {
@@ -65,7 +72,7 @@ export function drawThumbnail(canvas: HTMLCanvasElement, layer: Layer): void {
   context.imageSmoothingQuality = 'high'
   context.setTransform(scale, 0, 0, scale, (canvas.width - scale * (left + right)) / 2, (canvas.height - scale * (top + bottom)) / 2)
   const paint = (each: Layer) => {
-    const bitmap = proxyOf(each)
+    const bitmap = each.layers ? undefined : proxyOf(each)
     if (bitmap) context.drawImage(bitmap, each.box[0], each.box[1], each.box[2] - each.box[0], each.box[3] - each.box[1])
     each.layers?.forEach(paint)
   }

@@ -18,7 +18,8 @@ function keep(colors: string[]): void {
 
 const leafOf = (layer: Layer): Layer => (layer.layers ? leafOf(layer.layers[0]!) : layer)
 const step = (layer: Layer, op: string): Edit | undefined => {
-  const { looks = [], effects = [] } = leafOf(layer)
+  const { looks = [] } = leafOf(layer)
+  const { effects = [] } = layer // a group's lie around all of it
   return [...looks, ...effects].find((edit) => edit.op === op)
 }
 const value = (layer: Layer, op: string, field: string, otherwise: number): number => Number(step(layer, op)?.[field] ?? otherwise)
