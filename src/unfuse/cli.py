@@ -49,7 +49,7 @@ cli_text.register(app)
 
 PictureArgument = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.")]
 StackArgument = Annotated[
-    str, typer.Argument(metavar="STACK", help="A folder, .zip or .psd with layers, or - for standard input.")
+    str, typer.Argument(metavar="STACK", help="A folder or a file with layers, or - for standard input.")
 ]
 LayersOption = Annotated[str, typer.Option("--layers", "-n", metavar="N|auto", help="How many layers at most.")]
 OutOption = Annotated[
