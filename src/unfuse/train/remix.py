@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from torch.nn import functional
 
 from unfuse.saliency import MEAN, STD
 from unfuse.train import jpeg
-from unfuse.train.onnx_graph import Graph
+
+if TYPE_CHECKING:
+    from unfuse.train.onnx_graph import Graph
 
 PARTS = ((0,), (1,), (2, 3), (4,))  # slots that stay together; see `model.slots.SLOTS`
 BACKGROUND, TEXT = 0, 3  # of them
@@ -118,7 +121,9 @@ def weathered(pictures: Tensor, rng: np.random.Generator) -> Tensor:
 
 @cache
 def looker(device: str) -> Graph:
-    """The hint's network on a device, read once."""
+    """The hint's network on a device, read once. Runs that do not remix need no package `onnx`."""
+    from unfuse.train.onnx_graph import Graph
+
     return Graph((files("unfuse") / "weights" / "saliency.onnx").read_bytes(), device)
 
 
