@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from unfuse import edits, variants
 from unfuse.composite import flatten, reflatten
 from unfuse.layers import Box, Kind, Layer, LayerStack
-from unfuse.pixels import write_flat
+from unfuse.saving import write_flat
 
 SIDE = 1080
 

@@ -26,7 +26,7 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 # The reading order: a module imports only modules that stand above it. A folder of modules is one line; inside it
 # modules may import each other.
 ORDER = (
-    *("errors", "pixels", "boxes", "textblock", "checked", "layers", "blend"),
+    *("errors", "pixels", "saving", "boxes", "textblock", "checked", "layers", "blend"),
     *("fields", "oklab", "effects", "composite"),
     *("recompose", "refine", "rematte", "reading", "lettering"),
     *("affine", "looks"),

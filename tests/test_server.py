@@ -17,7 +17,7 @@ from PIL import Image
 import unfuse
 from unfuse import formats, recipe
 from unfuse.errors import UnfuseError
-from unfuse.pixels import write_flat
+from unfuse.saving import write_flat
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")

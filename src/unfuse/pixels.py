@@ -1,4 +1,6 @@
-"""File or bytes <-> picture: everything about how pixels are stored, so that nothing else has to know it.
+"""File or bytes -> picture: everything about how pixels are stored, so that nothing else has to know it.
+
+The way back is `saving`.
 
 Read: PNG, JPEG, WebP, AVIF, TIFF, BMP and GIF (the first frame or page), 8 or 16 bit, grey, palette or CMYK, become
 `h w 4` float32 in 0..1 with straight alpha, upright (EXIF 2.3, tag Orientation). Values stay in the picture's own
@@ -14,17 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import threading
-import uuid
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from einops import rearrange, repeat
@@ -40,16 +39,6 @@ Levels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I;16", "I;16L", "I;16B")
-SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix: Pillow's format and options
-    ".png": ("PNG", {"compress_level": 4}),  # three times as fast as 6, for 3% more bytes
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", {"lossless": True, "exact": True}),
-    ".avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"}),
-    ".tif": ("TIFF", {}),  # by our own `tiff`
-    ".tiff": ("TIFF", {}),
-    ".bmp": ("BMP", {}),
-}
 DPI = 72.0  # of a picture that does not say
 
 # EXIF orientation: is the stored picture transposed, and then the step down and across that puts it upright.
@@ -111,6 +100,13 @@ def to_image(pixels: Levels | NDArray[np.float32]) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(_eight(pixels))
+
+
+def _eight(pixels: Levels | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8, uint16 or float32 in 0..1 to uint8, half up."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    return quantise(pixels.astype(np.float32) / (65535 if pixels.dtype == np.uint16 else 1), 8)
 
 
 def resize(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -224,19 +220,19 @@ def _levels(image: Image.Image, data: bytes) -> tuple[Levels, bytes | None]:
     profile: bytes = image.info.get("icc_profile") or b""
     space = profile[16:20] if profile[36:40] == b"acsp" else b""
     if image.mode == "CMYK":
-        rgb = _through_profile(image, profile) if space == b"CMYK" else image.convert("RGB")
+        rgb = to_srgb(image, profile) if space == b"CMYK" else image.convert("RGB")
         return np.array(rgb.convert("RGBA")), None
     sixteen = _sixteen(image, data)
     levels = np.array(image.convert("RGBA")) if sixteen is None else sixteen
     if space == b"GRAY" and (levels[..., :2] == levels[..., 1:3]).all():
         grey = to_image(levels)
-        grey_as_rgb = _through_profile(grey.getchannel("R"), profile)
+        grey_as_rgb = to_srgb(grey.getchannel("R"), profile)
         return np.dstack((np.array(grey_as_rgb), np.array(grey.getchannel("A")))), None
     return levels, profile if space == b"RGB " else None
 
 
-def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """CMYK or L to sRGB. A profile that LittleCMS cannot use counts as none."""
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """RGB, CMYK or L to sRGB. A profile that LittleCMS cannot use counts as none."""
     from PIL import ImageCms
 
     try:
@@ -380,129 +376,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-def write_flat(
-    target: str | os.PathLike[str] | BinaryIO,
-    pixels: Levels,
-    *,
-    icc: bytes | None = None,
-    dpi: float = DPI,
-    suffix: str | None = None,
-) -> None:
-    """Write `h w 4` uint8 or uint16, straight alpha, as a flat picture; a path is written whole or not at all.
-
-    The format goes by `suffix`, or the path's own: .png and .tiff (exact, 8 or 16 bit), .webp (exact, 8 bit), .jpg and
-    .avif (lossy, 8 bit, quality 95 and 90), .bmp. JPEG and BMP have no alpha: there the picture is laid over white. 16
-    bit is rounded where the format has 8. Profile and dpi are written where the format has a place for them; BMP has
-    none for a profile, so its pixels are converted to sRGB. Raises PictureError.
-    """
-    suffix = (Path(target).suffix if suffix is None and isinstance(target, str | os.PathLike) else suffix or "").lower()
-    if suffix not in SAVE_OPTIONS:
-        raise PictureError(f"a flat picture cannot be saved as {suffix!r}: use one of {', '.join(SAVE_OPTIONS)}")
-    if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f"cannot save {pixels.dtype} of shape {pixels.shape}: give h w 4, uint8 or uint16")
-    try:
-        data = _encode(pixels, icc, dpi, suffix)
-    except Exception as error:  # each of Pillow's writers fails in its own way
-        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise PictureError(f"{size} pixels cannot be saved as {suffix} ({error}): use .png") from error
-    if isinstance(target, str | os.PathLike):
-        with replacing(target) as file:
-            file.write(data)
-    else:
-        target.write(data)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` only when the block ends well; else `path` stays as it was."""
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
-        with open(target, "wb") as file:  # /dev/null and pipes are written to, not replaced
-            yield file
-        return
-    part = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "xb") as file:
-            yield file
-        os.replace(part, target)
-    except OSError as error:
-        raise PictureError(
-            f"{os.fspath(path)} cannot be written ({error.strerror or error}): choose another place"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _encode(pixels: Levels, icc: bytes | None, dpi: float, suffix: str) -> bytes:
-    format_, options = SAVE_OPTIONS[suffix]
-    opaque = bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
-    if format_ == "TIFF":
-        return tiff(pixels, icc, dpi)
-    if pixels.dtype == np.uint16 and format_ == "PNG":
-        return _png16(pixels[..., :3] if opaque else pixels, icc, dpi)
-    if format_ in ("JPEG", "BMP") and not opaque:
-        x = to_float(pixels)
-        x[..., :3] = x[..., :3] * x[..., 3:] + (1 - x[..., 3:])
-        pixels, opaque = quantise(x, 8), True
-    image = to_image(pixels)
-    if opaque:
-        image = image.convert("RGB")
-    if icc and format_ == "BMP":
-        image = _through_profile(image, icc)
-    file = BytesIO()
-    image.save(file, format_, dpi=(dpi, dpi), icc_profile=icc, **options)
-    return file.getvalue()
-
-
-def _png16(pixels: NDArray[Any], icc: bytes | None, dpi: float) -> bytes:
-    """`h w 3|4` uint16 as PNG (W3C, third edition); each row is its difference from the one above, filter 2."""
-    from PIL.PngImagePlugin import putchunk
-
-    height, width, channels = pixels.shape
-    rows = np.frombuffer(pixels.astype(">u2").tobytes(), np.uint8).reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), 2, np.uint8)
-    filtered[:, 1:] = rows
-    filtered[1:, 1:] -= rows[:-1]
-    file = BytesIO(b"\x89PNG\r\n\x1a\n")
-    file.seek(8)
-    putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0))
-    if icc:
-        putchunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
-    putchunk(file, b"pHYs", struct.pack(">IIB", round(dpi / 0.0254), round(dpi / 0.0254), 1))  # pixels a metre
-    putchunk(file, b"IDAT", zlib.compress(filtered.tobytes(), 4))
-    putchunk(file, b"IEND")
-    return file.getvalue()
-
-
-def tiff(pixels: Levels, icc: bytes | None, dpi: float, private: dict[int, bytes | str] | None = None) -> bytes:
-    """`h w 4` uint8 or uint16 as TIFF 6.0: one deflated strip of big-endian pixels, alpha unassociated, left out where
-    all is opaque. `private` are further tags, bytes or ASCII by number.
-    """
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    opaque = bool((pixels[..., 3] == np.iinfo(pixels.dtype).max).all())
-    shown: NDArray[Any] = pixels[..., :3] if opaque else pixels
-    height, width, channels = shown.shape
-    strip = zlib.compress(shown.astype(shown.dtype.newbyteorder(">")).tobytes(), 4)
-    tags = ImageFileDirectory_v2(ifh=b"MM\0\x2a\0\0\0\0")
-    tags[256], tags[257], tags[277], tags[258] = width, height, channels, (8 * pixels.itemsize,) * channels
-    tags[259], tags[262], tags[284] = 8, 2, 1  # deflate, RGB, interleaved
-    tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow counts the strip from behind the directory
-    tags[282], tags[283], tags[296] = dpi, dpi, 2  # inches
-    if channels == 4:
-        tags[338] = 2
-    for number, value in ((private or {}) | ({34675: icc} if icc else {})).items():
-        tags.tagtype[number] = 2 if isinstance(value, str) else 7
-        tags[number] = value
-    file = BytesIO()
-    tags.save(file)
-    return file.getvalue() + strip
-
-
-def _eight(pixels: Levels | NDArray[np.float32]) -> NDArray[np.uint8]:
-    """uint8, uint16 or float32 in 0..1 to uint8, half up."""
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    return quantise(pixels.astype(np.float32) / (65535 if pixels.dtype == np.uint16 else 1), 8)

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from unfuse import composite, edits, formats, recipe
 from unfuse.errors import StackError, UnfuseError
 from unfuse.layers import Edit, LayerStack, nearest
-from unfuse.pixels import SAVE_OPTIONS, quantise, read, replacing, resize, to_float, write_flat
+from unfuse.pixels import quantise, read, resize, to_float
+from unfuse.saving import SAVE_OPTIONS, replacing, write_flat
 
 PRESETS = {
     "square": (1080, 1080),

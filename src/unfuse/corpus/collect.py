@@ -25,7 +25,7 @@ from typing import Any
 from unfuse.corpus import quality, records, shards
 from unfuse.corpus.intake import IntakeParams, Row, Source, key_of, take
 from unfuse.errors import FormatError, require
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 
 DONE, FILES, REPORT = "done", "files.jsonl", "report.html"
 DISTANCE = 4  # bits of 128 in which looks may differ that count as the same

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unfuse.corpus.records import END, FORMAT, INDEX, Record, pack
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 
 FOLDER = "shards"
 SHARD_BYTES = 256 << 20

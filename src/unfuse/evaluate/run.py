@@ -29,7 +29,7 @@ from unfuse.evaluate.designs import Design, brought_to, fitted, read_designs, re
 from unfuse.evaluate.metric import MERGES, WORST, Rgba, compare
 from unfuse.evaluate.statistics import summarise
 from unfuse.layers import to_8_bit
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 
 COPY, COLOURS = "picture as background", "k-means colours"
 SHARP = 1024  # pixels of the short side, at most, at which edits are made

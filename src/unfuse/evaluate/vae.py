@@ -31,7 +31,7 @@ from PIL import Image
 from unfuse import __version__, pixels
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.evaluate.statistics import interval
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 
 if TYPE_CHECKING:
     from unfuse.model.vae import VAE

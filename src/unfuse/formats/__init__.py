@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 from unfuse.errors import FormatError
 from unfuse.layers import LayerStack
-from unfuse.pixels import READABLE, SAVE_OPTIONS, replacing
+from unfuse.pixels import READABLE
+from unfuse.saving import SAVE_OPTIONS, replacing
 
 Notes = tuple[str, ...]
 

@@ -11,8 +11,9 @@ from unfuse.composite import flatten
 from unfuse.errors import FormatError, PictureError
 from unfuse.formats.foreign import with_background
 from unfuse.layers import Box, Layer, LayerStack
-from unfuse.pixels import quantise, write_flat
+from unfuse.pixels import quantise
 from unfuse.pixels import read as read_picture
+from unfuse.saving import write_flat
 
 
 def write(stack: LayerStack, file: BinaryIO, suffix: str, **film: Any) -> tuple[str, ...]:

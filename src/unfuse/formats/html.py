@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 from unfuse.formats.names import clean
 from unfuse.layers import Layer, LayerStack, Pixels, to_8_bit
-from unfuse.pixels import quantise, resize, to_float, write_flat
+from unfuse.pixels import quantise, resize, to_float
+from unfuse.saving import write_flat
 
 THUMBNAIL = 72  # pixels of a side: twice what is shown, for fine screens
 

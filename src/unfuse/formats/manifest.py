@@ -27,8 +27,9 @@ from unfuse.formats.kept import FIELDS, FOLDER, Kept, area, digest, fields
 from unfuse.formats.names import file_names
 from unfuse.layers import Box, Edit, Layer, LayerStack, Original, Pixels, Provenance, State
 from unfuse.looks import LOOKS
-from unfuse.pixels import quantise, write_flat
+from unfuse.pixels import quantise
 from unfuse.pixels import read as read_picture
+from unfuse.saving import write_flat
 from unfuse.textblock import TextBlock
 
 VERSION = 2  # 1 where no group has effects, so that older releases read it

@@ -21,7 +21,8 @@ from unfuse.formats.foreign import Pictures, at_one_depth, check_canvas, passing
 from unfuse.formats.names import clean
 from unfuse.formats.xml import parse
 from unfuse.layers import BLEND_MODES, Box, Layer, LayerStack, Pixels, to_8_bit
-from unfuse.pixels import quantise, resize, to_float, write_flat
+from unfuse.pixels import quantise, resize, to_float
+from unfuse.saving import write_flat
 
 MIMETYPE = b"image/openraster"
 THUMBNAIL = 256  # the longest side, by the specification

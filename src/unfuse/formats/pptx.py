@@ -23,7 +23,7 @@ from unfuse.formats.live import Text, check, live
 from unfuse.formats.names import clean
 from unfuse.formats.pptx_reader import PIXEL, read
 from unfuse.layers import Layer, LayerStack, to_8_bit
-from unfuse.pixels import write_flat
+from unfuse.saving import write_flat
 
 __all__ = ["read", "write"]
 

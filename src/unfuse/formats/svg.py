@@ -18,7 +18,7 @@ from unfuse.formats import live
 from unfuse.formats.names import clean
 from unfuse.formats.svg_reader import HREF, INKSCAPE, NAMESPACES, SODIPODI, read
 from unfuse.layers import Layer, LayerStack, Pixels, to_8_bit
-from unfuse.pixels import write_flat
+from unfuse.saving import write_flat
 from unfuse.textblock import TextLine
 
 __all__ = ["read", "write"]

@@ -28,8 +28,9 @@ from unfuse.formats.names import clean
 from unfuse.formats.psd import layer_info, records
 from unfuse.formats.psd_reader import Reader
 from unfuse.layers import Box, Layer, LayerStack
-from unfuse.pixels import Picture, quantise, tiff
+from unfuse.pixels import Picture, quantise
 from unfuse.pixels import read as read_picture
+from unfuse.saving import tiff
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile

@@ -39,7 +39,8 @@ State = dict[str, Tensor]
 class Transformer:
     """A published transformer in one of the placements; called as `MMDiT` is, after `prepare` for its noise levels.
 
-    file: the weights, instead of those in the folder. compiled: blocks by torch.compile, where they do not stream.
+    file: the weights, instead of those in the folder; a path, or what reads as `Weights` does. compiled: blocks by
+    torch.compile, where they do not stream.
     Raises EngineError as `checkpoint.load_transformer` does, and for LoRA files that do not fit.
     """
 
@@ -50,11 +51,12 @@ class Transformer:
         dtype: torch.dtype = torch.float32,
         placement: Placement = "whole",
         loras: Sequence[tuple[Path, float]] = (),
-        file: Path | None = None,
+        file: Path | Stored | None = None,
         compiled: bool = False,
     ) -> None:
         self.device, self.dtype, self.placement = device, dtype, placement
-        self.weights: Stored = Weights(folder) if file is None else Single(file)
+        stored = Weights(folder) if file is None else file
+        self.weights: Stored = Single(stored) if isinstance(stored, Path) else stored
         with torch.device("meta"):
             self.model = MMDiT(transformer_params(folder / "config.json"))
         self.shapes = shapes_of(self.model)

@@ -19,7 +19,8 @@ from unfuse import formats, recipe
 from unfuse.composite import flatten
 from unfuse.errors import StackError, UnfuseError
 from unfuse.layers import LayerStack, Pixels
-from unfuse.pixels import quantise, read, replacing, resize, to_float, write_flat
+from unfuse.pixels import quantise, read, resize, to_float
+from unfuse.saving import replacing, write_flat
 from unfuse.server import shelf
 from unfuse.server.child import Message, complaint, heard, limit, say
 

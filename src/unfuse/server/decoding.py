@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from unfuse import formats, pixels
+from unfuse import formats, pixels, saving
 from unfuse.errors import FormatError, UnfuseError
 from unfuse.server import shelf
 from unfuse.server.child import complaint, limit, say
@@ -41,7 +41,7 @@ def _answer(line: Connection, memory: int, seconds: int, work: Any) -> None:
 def _picture(source: Path, target: Path, max_pixels: int) -> dict[str, Any]:
     found = pixels.read(source.read_bytes(), limit_megapixels=max_pixels / 1e6)
     levels = pixels.quantise(found.pixels, found.depth)
-    pixels.write_flat(target, levels, icc=found.icc, dpi=found.dpi)
+    saving.write_flat(target, levels, icc=found.icc, dpi=found.dpi)
     with target.open("rb") as file:
         os.fsync(file.fileno())
     width, height = found.size

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unfuse.model.layerflow import described
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 from unfuse.tokens import position_ids
 from unfuse.train.weights import about_of, weights_of
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unfuse.errors import UnfuseError
 from unfuse.model.checkpoint import load_transformer, load_vae, transformer_names, transformer_params, vae_params
 from unfuse.model.layerflow import LayerFlow, LayerFlowParams
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 from unfuse.train import flow
 from unfuse.train.stage import Stage, TrainParams
 

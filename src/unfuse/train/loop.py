@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfuse import pixels
+from unfuse import pixels, saving
 from unfuse.errors import UnfuseError, require
 from unfuse.train import muon, parallel, weights
 from unfuse.train.parallel import Objective, Place
@@ -209,7 +209,7 @@ class Run:
             drawn = self.objective(self.stage.sheet, arrays)
         if self.place.first:
             (self.params.out / "sheets").mkdir(parents=True, exist_ok=True)
-            with pixels.replacing(self.params.out / f"sheets/{self.step:07}.png") as file:
+            with saving.replacing(self.params.out / f"sheets/{self.step:07}.png") as file:
                 pixels.to_image(drawn).save(file, "PNG")
 
     def save(self, valid: dict[str, float], more: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from unfuse.errors import FormatError, UnfuseError, require
 from unfuse.model.checkpoint import WEIGHTS, Weights, transformer_names
 from unfuse.model.checkpoint import save as save_own
 from unfuse.model.layerflow import LayerFlow, LayerFlowParams
-from unfuse.pixels import replacing
+from unfuse.saving import replacing
 from unfuse.train.finetune import save_lora
 from unfuse.train.weights import ABOUT, about_of, part, weights_of
 
