@@ -149,6 +149,13 @@ def test_every_format_and_engine_is_in_the_docs() -> None:
     assert missing + [name for name in engines.TABLE if f"`{name}`" not in DOCS] == []
 
 
+def test_every_extra_and_every_module_of_the_order_is_in_the_docs() -> None:
+    readme, flow = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/flow.md"))
+    assert [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in readme] == []
+    modules = flow.partition("## The modules, in reading order")[2]
+    assert tuple(name for name in re.findall(r"`(\w+)`", modules) if name in ORDER) == ORDER
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/flow.md", "docs/log.md", "docs/page.md", "examples/CREDITS.md"])
 def test_links_in_the_docs_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
@@ -179,7 +186,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     assert {name for name in files if name.endswith(("LICENSE", "NOTICE", "entry_points.txt"))}
     assert sum(size for name, size in files.items() if "/weights/" in name) <= 48 * 2**20
     assert not [name for name in files if not name.startswith(("unfuse/", f"unfuse-{unfuse.__version__}.dist-info/"))]
-    for extra in ("text", "torch", "train", "serve", "ray", "dev"):
+    for extra in PROJECT["optional-dependencies"]:
         assert f"Provides-Extra: {extra}\n" in metadata
 
 
