@@ -35,7 +35,7 @@ lowest: $(BIN)/python
 	$(BIN)/python -m venv $(LOWEST)
 	$(BIN)/python tests/lowest.py >$(LOWEST)/constraints.txt
 	$(LOWEST)/bin/$(PIP) --constraint $(LOWEST)/constraints.txt --editable . pytest hypothesis hatchling
-	$(LOWEST)/bin/python -m pytest $(foreach name,parts compose train,--ignore tests/test_$(name).py)
+	$(LOWEST)/bin/python -m pytest $(foreach name,parts compose train remix,--ignore tests/test_$(name).py)
 
 page:
 	cd web && npm ci --no-audit --no-fund && npm run build
