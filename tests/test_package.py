@@ -33,7 +33,7 @@ ORDER = (
     *("render", "typefaces", "typeset"),
     *("flow", "tokens", "model"),
     *("selection", "edits", "recipe"),
-    *("formats", "variants", "translate", "saliency"),
+    *("formats", "tables", "variants", "translate", "saliency"),
     *("engines", "naming", "decomposition", "generation"),
     *("corpus", "train", "evaluate"),
     *("terminal", "server", "cli_corpus", "cli_prompt", "cli_serve", "cli_text", "cli_train", "cli_evaluate", "cli"),

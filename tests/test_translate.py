@@ -92,6 +92,22 @@ def test_wrong_texts_and_formats_are_named(before: LayerStack, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_text_is_translated_once(before: LayerStack, tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"says twice what becomes of 'Summer' and 'summer': leave one row"):
+        module.translate(before, table(tmp_path, "text,de\nSummer,x\nsummer,y\n"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_a_german_spreadsheet(before: LayerStack, tmp_path: Path) -> None:
+    assert module.read(table(tmp_path, TABLE.replace(",", ";"))) == module.read(table(tmp_path))
+
+
+def test_a_folder_without_fonts_is_said(before: LayerStack, tmp_path: Path) -> None:
+    (done, *_) = module.translate(before, table(tmp_path), tmp_path / "out", folder=str(tmp_path / "gone"))
+    assert "gone' is not there, or holds none" in done.error
+    assert not done.files
+
+
 def test_the_command(before: LayerStack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from unfuse import cli
 

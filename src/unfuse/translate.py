@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unfuse import formats
+from unfuse import formats, tables
 from unfuse.edits import edit
 from unfuse.errors import FormatError, StackError, UnfuseError, nearest
 from unfuse.layers import Edit, LayerStack
 from unfuse.selection import select
-
-LARGEST = 16 << 20  # bytes of a table
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,9 @@ def translate(
     for suffix in suffixes:
         formats.find(f"x{suffix}")
     places = [find(stack, row.text) for row in rows]
+    parts = [(layer, _key(part or "")) for layer, part in places]
+    if twice := [row.text for row, part in zip(rows, parts, strict=True) if parts.count(part) > 1]:
+        raise StackError(f"the table says twice what becomes of {' and '.join(map(repr, twice))}: leave one row")
     options = {name: value for name, value in (("font", font), ("folder", folder)) if value is not None}
     Path(to).mkdir(parents=True, exist_ok=True)
     result = []
@@ -77,18 +77,9 @@ def translate(
 
 
 def read(path: str | Path) -> list[Row]:
-    """The rows of a CSV file, UTF-8. Raises FormatError where it is not such a table."""
-    path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST:
-            raise FormatError(f"{path} is larger than {LARGEST:,} bytes: is it a table?")
-        cells = list(csv.reader(path.read_text("utf-8-sig").splitlines(keepends=True), strict=True))
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FormatError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    cells = [row for row in cells if any(cell.strip() for cell in row)]
-    languages = [name.strip() for name in cells[0][1:]] if cells else []
+    """The rows of a CSV file, as `tables` reads it. Raises FormatError where it is not such a table."""
+    cells = tables.cells(path)
+    languages = cells[0][1:] if cells else []
     if len(cells) < 2 or not languages:
         raise FormatError(f"{path} needs a column of texts, a column for each language, and a row for each text")
     for name in languages:
@@ -97,13 +88,12 @@ def read(path: str | Path) -> list[Row]:
                 f"{path}: a language is called {name!r}: it must be a word, such as de or pt-BR, and once"
             )
     for number, row in enumerate(cells[1:], 2):
-        if len(row) != len(cells[0]) or not row[0].strip():
+        if len(row) != len(cells[0]) or not row[0]:
             raise FormatError(
                 f"{path}, row {number}: it needs a text and {len(languages)} translations, it has {row!r}"
             )
     return [
-        Row(row[0].strip(), {name: cell.strip() or None for name, cell in zip(languages, row[1:], strict=True)})
-        for row in cells[1:]
+        Row(row[0], {name: cell or None for name, cell in zip(languages, row[1:], strict=True)}) for row in cells[1:]
     ]
 
 

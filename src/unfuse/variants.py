@@ -13,7 +13,6 @@ changes, such as `left bottom`. Pictures are found from the table's folder.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -33,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse import composite, edits, formats, recipe
+from unfuse import composite, edits, formats, recipe, tables
 from unfuse.errors import StackError, UnfuseError
 from unfuse.layers import Edit, LayerStack, nearest
 from unfuse.pixels import quantise, read, resize, to_float
@@ -79,13 +78,11 @@ class Outcome:
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Variant]:
-    """The variants in a CSV file. Raises StackError for a wrong table or column; a wrong cell is its row's."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StackError(f"the table {os.fspath(path)} cannot be read ({error})") from error
-    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    """The variants in a CSV file.
+
+    Raises FormatError where it is no table, StackError for a wrong column; a wrong cell is its row's.
+    """
+    rows = tables.cells(os.fspath(path))
     if len(rows) < 2:
         raise StackError(f"the table {os.fspath(path)} has no rows: the first names columns, each other is a variant")
     columns = [_column(name) for name in rows[0]]
