@@ -177,11 +177,17 @@ def test_colour_weight_and_alignment_can_be_given(before: LayerStack) -> None:
         ({"text": "x", "font": "Intre"}, "no font is called 'Intre'.*Inter"),
         ({"text": "x", "font": "gone.ttf"}, "'gone.ttf' is not there"),
         ({"text": " "}, "text"),
+        ({"text": "a\0b\ud800"}, r"no letter: \['\\x00', '\\ud800'\]; write it without"),
+        ({"text": "x", "folder": "gone"}, "the folder of fonts 'gone' is not there, or holds none"),
     ],
 )
 def test_what_cannot_be_is_named(before: LayerStack, values: dict[str, Any], message: str) -> None:
     with pytest.raises(StackError, match=message):
         before.replace_text("Words", **values)
+
+
+def test_a_tab_is_a_space(before: LayerStack) -> None:
+    assert text(before.replace_text("Words", "at\t9", font="Inter")).string == "at 9"
 
 
 def test_a_layer_that_says_nothing_is_refused(before: LayerStack) -> None:

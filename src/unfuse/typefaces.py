@@ -80,6 +80,15 @@ def within(folder: str) -> tuple[Typeface, ...]:
     return tuple(face for path in paths if path.suffix.lower() in SUFFIXES for face in _faces(path))
 
 
+def own(folder: str | None) -> tuple[Typeface, ...]:
+    """The typefaces in a folder that somebody named. Raises StackError where there is none in it, or no folder."""
+    if folder and not within(folder):
+        raise StackError(
+            f"the folder of fonts {folder!r} is not there, or holds none: give one with .ttf or .otf files"
+        )
+    return within(folder) if folder else ()
+
+
 def system() -> Iterator[Typeface]:
     """The typefaces that are installed on this machine."""
     home = Path.home()
@@ -103,7 +112,7 @@ def named(name: str, text: str, folder: str | None = None) -> tuple[Typeface, ..
         if not found:
             raise StackError(f"the font file {name!r} is not there, or is none: give a .ttf, .otf or .ttc file")
     else:
-        faces = [*(within(folder) if folder else ()), *system(), bundled()]
+        faces = [*own(folder), *system(), bundled()]
         found = [face for face in faces if face.family.lower() == name.lower()]
         if not found:
             families = sorted({face.family for face in faces})
@@ -119,9 +128,9 @@ def named(name: str, text: str, folder: str | None = None) -> tuple[Typeface, ..
 def able(text: str, folder: str | None = None) -> tuple[Typeface, ...]:
     """The faces that can write a text: those of a folder where one can, else the system's and the package's.
 
-    Raises StackError where none can.
+    Raises StackError where none can, and where the folder holds no font.
     """
-    for faces in ((within(folder) if folder else ()), (*system(), bundled())):
+    for faces in (own(folder), (*system(), bundled())):
         if found := tuple(face for face in faces if not face.missing(text)):
             return found
     raise _without(bundled().missing(text), "no font here")

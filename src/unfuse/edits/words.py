@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,6 +67,9 @@ def replace_text(
             f"layer {old.name!r} says nothing that was read: the layers that do are {candidates(saying)}; decompose "
             "reads where the extra is installed (pip install 'unfuse[text]')"
         )
+    text = text.replace("\t", " ")
+    if control := sorted({x for x in text if unicodedata.category(x) in ("Cc", "Cs") and x not in "\r\n"}):
+        raise StackError(f"the text {text!r} has what is no letter: {control!r}; write it without")
     typefaces.check_shaping(text)
     source = original(old)
     said = old.text.transformed(affine.inverse(source.transform))
