@@ -197,6 +197,8 @@ def test_variants(stack: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, error = run(capfd, "variants", "stack.zip", "table.csv", "-o", "out", "--workers", "1", code=2)
     assert out == "out/left.png\n"
     assert "1 of 2 variants failed: wrong: move: the field 'x' is 'far'" in error
+    Path("table.csv").write_text(f'name;"{name}.x"\nwrong;far\n')
+    assert run(capfd, "variants", "stack.zip", "table.csv", "-o", "none", "--workers", "1", code=2)[0] == ""
 
 
 @pytest.mark.parametrize("by", ["name", "id", "number"])
@@ -240,6 +242,7 @@ def test_without_a_verb_there_is_help(capfd: pytest.CaptureFixture[str]) -> None
 WRONG = [
     (["decompose", "nowhere.png"], "nowhere.png: there is no such file"),
     (["decompose", "text.png"], "not a picture"),
+    (["decompose", "."], "folder"),
     (["decompose", "empty.png"], "empty"),
     (["decompose", "poster.png", "--limit-megapixels", "0.001"], "48 x 32"),
     (["decompose", "poster.png", "-n", "17"], "1 to 16, or 'auto'"),

@@ -107,7 +107,8 @@ def decompose(
     from unfuse.composite import residual
     from unfuse.decomposition import decompose
 
-    beside = STANDARD if picture == STANDARD else str(Path(picture).with_name(f"{Path(picture).stem}-layers"))
+    path = Path(picture)
+    beside = STANDARD if picture == STANDARD else str(path.parent / f"{path.stem}-layers")
     targets = aims(outs or [beside], suffix, as_json, keep=picture)
     source = standard_input() if picture == STANDARD else picture
     options: dict[str, Any] = {"prompt": prompt, "steps": steps, "seed": seed, "text": text}
@@ -285,7 +286,7 @@ def variants(
     if as_json:
         print(json.dumps([{"name": x.name, "file": x.file, "error": x.error} for x in made], ensure_ascii=False))
     else:
-        print("\n".join(str(to / x.file) for x in made if x.file))
+        print(*(f"{to / x.file}\n" for x in made if x.file), sep="", end="")
     if failed := [f"{x.name}: {x.error}" for x in made if x.error]:
         raise UnfuseError(f"{len(failed)} of {len(made)} variants failed: {'; '.join(failed)}")
 

@@ -44,6 +44,6 @@ def translate(
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in done], ensure_ascii=False))
     else:
-        print("\n".join(str(to / file) for each in done for file in each.files))
+        print(*(f"{to / file}\n" for each in done for file in each.files), sep="", end="")
     if failed := [f"{each.language}: {each.error}" for each in done if each.error]:
         raise UnfuseError(f"{len(failed)} of {len(done)} languages failed: {'; '.join(failed)}")
