@@ -87,6 +87,11 @@ def test_wrong_texts_and_formats_are_named(before: LayerStack, tmp_path: Path) -
         module.translate(before, table(tmp_path, "text,de\nSumer,x\n"), tmp_path / "out")
     with pytest.raises(FormatError, match="is not a known format"):
         module.translate(before, table(tmp_path), tmp_path / "out", suffixes=(".xyz",))
+    for suffix in ("", "."):
+        with pytest.raises(FormatError, match="languages are files: name a suffix"):
+            module.translate(before, table(tmp_path), tmp_path / "out", suffixes=(suffix,))
+    with pytest.raises(FormatError, match=r"table.csv cannot be a folder .*: choose another"):
+        module.translate(before, table(tmp_path), table(tmp_path))
     with pytest.raises(FormatError, match="cannot be read"):
         module.read(tmp_path / "gone.csv")
     assert not (tmp_path / "out").exists()

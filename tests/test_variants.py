@@ -115,6 +115,10 @@ def test_a_wrong_suffix_is_said(table: Path, tmp_path: Path) -> None:
         variants(stack(), table, tmp_path / "out", suffix=".tga")
     with pytest.raises(StackError, match="variants are files"):
         variants(stack(), table, tmp_path / "out", suffix="")
+    for workers in (0, -1):
+        with pytest.raises(StackError, match=r"workers=.*: say 1 or more"):
+            variants(stack(), table, tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_without_names_are_numbered_and_names_are_unique(tmp_path: Path) -> None:

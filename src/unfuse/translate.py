@@ -53,13 +53,17 @@ def translate(
     """
     rows = read(table) if isinstance(table, str | Path) else list(table)
     for suffix in suffixes:
-        formats.find(f"x{suffix}")
+        if formats.find(f"x{suffix}") is formats.FOLDER:
+            raise FormatError("languages are files: name a suffix, such as .png or .psd")
     places = [find(stack, row.text) for row in rows]
     parts = [(layer, _key(part or "")) for layer, part in places]
     if twice := [row.text for row, part in zip(rows, parts, strict=True) if parts.count(part) > 1]:
         raise StackError(f"the table says twice what becomes of {' and '.join(map(repr, twice))}: leave one row")
     options = {name: value for name, value in (("font", font), ("folder", folder)) if value is not None}
-    Path(to).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(to).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{to} cannot be a folder ({error.strerror}): choose another") from error
     result = []
     for language in rows[0].said:
         try:

@@ -117,6 +117,8 @@ def variants(
     rows = read_table(table)
     if formats.find(f"variant{suffix}") is formats.FOLDER:
         raise StackError("variants are files: name a suffix, such as .png or .psd")
+    if workers is not None and workers < 1:
+        raise StackError(f"workers={workers}: say 1 or more, or nothing for one a core")
     place = Path(out)
     try:
         place.mkdir(parents=True, exist_ok=True)
