@@ -264,6 +264,7 @@ WRONG = [
     (["flatten", "stack.zip"], "--out"),
     (["flatten", "stack.zip", "-o", "a.psd"], "'unfuse convert' keeps the layers"),
     (["flatten", "text.png", "-o", "a.png"], "cannot be read as layers"),
+    (["convert", "poster.png", "a.psd"], "'unfuse decompose' takes a picture apart"),
     (["flatten", "nowhere.zip", "-o", "a.png"], "nowhere.zip: there is no such file"),
     (["split", "stack.zip", "Nobody", "-o", "a.zip"], "no layer is called 'Nobody'"),
     (["split", "stack.zip", "7", "-o", "a.zip"], "layer 7 is not in the stack"),

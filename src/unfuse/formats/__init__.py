@@ -131,7 +131,8 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **optio
     max_pixels = int(limit_megapixels * 1e6)
     if not row.reads:
         known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
-        raise FormatError(f"{path}: {row.name} files cannot be read as layers: give a folder or one of {known}")
+        apart = "; 'unfuse decompose' takes a picture apart" if row.name == "picture" else ""
+        raise FormatError(f"{path}: {row.name} files cannot be read as layers: give a folder or one of {known}{apart}")
     if not path.exists():
         raise FormatError(f"{path}: there is no such {'folder' if row is FOLDER else 'file'}; check the path")
     if row is FOLDER:
