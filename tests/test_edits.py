@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -528,6 +529,28 @@ def test_effects_lie_below_the_layer(stack: LayerStack) -> None:
     assert (shadow.pixels[32 - shadow.box.top + plain.box.top, -3:, :3] == (0, 0, 255)).all()
     lined = stack.outline("Badge", width=3, color="#0f0")["Badge"]
     assert lined.box == Box(5, 11, 75, 81)
+
+
+def test_an_outline_of_no_width_draws_nothing(stack: LayerStack) -> None:
+    assert stack.outline("Badge", width=0).flatten().tobytes() == stack.flatten().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda stack: stack.replace_text("Headline", text=" "),
+            "the field 'text' is ' ': there is nothing to read (A text",
+        ),
+        (
+            lambda stack: stack.recolor("Badge", color="reddish"),
+            "the field 'color' is 'reddish': not of this kind (An sRGB",
+        ),
+    ],
+)
+def test_a_wrong_form_is_said_in_words(stack: LayerStack, edit: Any, message: str) -> None:
+    with pytest.raises(StackError, match=re.escape(message)):
+        edit(stack)
 
 
 def test_group_solo_and_visibility(stack: LayerStack) -> None:

@@ -43,7 +43,7 @@ def outline(pixels: Floats, *, width: Radius = 4.0, color: Color = "#ffffff", op
     import cv2
 
     outside = (pixels[..., 3] < 0.5).astype(np.uint8)
-    if outside.all():
+    if width == 0 or outside.all():
         return pixels
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return _over(pixels, _filled(np.clip(width + 0.5 - distance, 0, 1).astype(np.float32) * opacity, color))

@@ -164,4 +164,6 @@ def _problem(validator: Any, value: Any) -> str:
         return ""
     about = validator.schema.get("description")
     line = " ".join(str(found.message).split())
+    if found.validator == "pattern":  # people read the description, not the expression
+        line = "not of this kind" if found.instance.strip() else "there is nothing to read"
     return (line if len(line) <= 200 else f"{line[:100]} ... {line[-100:]}") + (f" ({about})" if about else "")

@@ -157,5 +157,21 @@ def sheet(net: VAE, arrays: Tensors) -> NDArray[np.uint8]:
 
 
 STAGE = Stage(
-    "vae", "one latent space for pictures and RGBA layers", build, batch, loss, validate, begin, sheet, describe
+    "vae",
+    "one latent space for pictures and RGBA layers",
+    build,
+    batch,
+    loss,
+    validate,
+    begin,
+    sheet,
+    describe,
+    ends=(
+        "encoder.conv_in",
+        "encoder.conv_out",
+        "quant_conv",
+        "post_quant_conv",
+        "decoder.conv_in",
+        "decoder.conv_out",
+    ),
 )
