@@ -60,11 +60,13 @@ def check(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("page", [x for x in PAGES if list(typed(x))], ids=lambda x: x.relative_to(ROOT).as_posix())
 def test_every_command_in_the_docs_is_one(page: Path) -> None:
+    wrong = {}
     for line in typed(page):
         try:
             check([word.lower() if word in VERBS else word for word in shlex.split(line)[1:]])
         except cli.UsageError as error:
-            pytest.fail(f"{page.name}: {line}: {error}")
+            wrong[line] = str(error)
+    assert not wrong
 
 
 def test_a_wrong_command_would_be_seen() -> None:
