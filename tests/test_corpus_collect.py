@@ -182,12 +182,15 @@ def test_other_rules_make_other_records(folder: Path, tmp_path: Path) -> None:
 COMMAND = [sys.executable, "-m", "unfuse.cli", "corpus", "psd", "--workers", "2"]
 
 
+FILES = 16  # so many that a run can be stopped between the first and the last
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with files, and the corpus that an undisturbed run makes of them."""
     root = tmp_path_factory.mktemp("straight")
     (root / "files").mkdir()
-    for seed in range(10):
+    for seed in range(FILES):
         formats.write(design(100 + seed, (480, 360)), root / "files" / f"{seed:02}.psd")
     subprocess.run([*COMMAND, str(root / "files"), "-o", str(root / "out")], check=True, capture_output=True)
     return root
@@ -200,7 +203,7 @@ def test_nothing_is_lost_when_a_run_is_stopped(how: signal.Signals, straight: Pa
     for _ in range(5):  # on a busy machine it may be done before anybody looks: then once more
         shutil.rmtree(out, ignore_errors=True)
         run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-        while run.poll() is None and len(list((out / "done").rglob("*.json"))) < 3:
+        while run.poll() is None and len(list((out / "done").rglob("*.json"))) < 1:
             time.sleep(0.01)
         if run.poll() is None:
             os.killpg(run.pid, how)
@@ -210,11 +213,11 @@ def test_nothing_is_lost_when_a_run_is_stopped(how: signal.Signals, straight: Pa
     assert run.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 128 + signal.SIGINT)
     assert not (out / "index.json").exists()
     done = {path: path.stat().st_mtime_ns for path in (out / "done").rglob("*.json")}
-    assert 3 <= len(done) < 10
+    assert 1 <= len(done) < FILES
     subprocess.run(command, check=True, capture_output=True)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert tree(out) == tree(straight / "out")
-    assert len(Records.open(out)) == 10
+    assert len(Records.open(out)) == FILES
 
 
 def deadly(source: Source) -> dict[str, Any]:
