@@ -196,13 +196,18 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def hears() -> None:
+    """Hear Ctrl-C even where the tests run in the background of a shell, which makes its jobs deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_lost_when_a_run_is_stopped(how: signal.Signals, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, str(straight / "files"), "-o", str(out)]
     for _ in range(5):  # on a busy machine it may be done before anybody looks: then once more
         shutil.rmtree(out, ignore_errors=True)
-        run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+        run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, preexec_fn=hears)
         while run.poll() is None and len(list((out / "done").rglob("*.json"))) < 1:
             time.sleep(0.01)
         if run.poll() is None:
