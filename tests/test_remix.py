@@ -14,6 +14,7 @@ import torch
 from parts import tiny_pack
 from PIL import Image
 
+from unfuse.corpus.compose import READABLE
 from unfuse.errors import UnfuseError
 from unfuse.saliency import Saliency, session
 from unfuse.train import jpeg, loop, remix, slots, weights
@@ -73,8 +74,8 @@ def test_text_can_be_read(ink: float, ground: float) -> None:
     text = torch.full((1, 1, 4, 8, 8), ink)
     text[:, :, 3] = 1
     made = remix.readable(text, torch.full((1, 3, 8, 8), ground))
-    assert abs(made[0, 0, 0, 0, 0].item() - ground) >= remix.READABLE
-    if abs(ink - ground) >= remix.READABLE:
+    assert abs(made[0, 0, 0, 0, 0].item() - ground) >= READABLE
+    if abs(ink - ground) >= READABLE:
         assert torch.equal(made, text)
 
 

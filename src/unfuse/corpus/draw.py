@@ -20,6 +20,7 @@ Size = tuple[int, int]  # height, width
 Colour = tuple[float, float, float]
 
 CLEAR = 1e-6
+LUMA = (0.299, 0.587, 0.114)  # of sRGB-encoded values (ITU-R BT.601)
 
 
 def premultiplied(rgba: Rgba) -> Rgba:
@@ -56,7 +57,7 @@ def random_colour(rng: Rng, hue: float | None = None) -> Colour:
 
 def luminance(colour: NDArray[np.float32] | Colour) -> float:
     """Luma of sRGB-encoded values, 0..1 (ITU-R BT.601)."""
-    return float(np.dot(np.asarray(colour, np.float32), (0.299, 0.587, 0.114)))
+    return float(np.dot(np.asarray(colour, np.float32), LUMA))
 
 
 def grid(size: Size) -> tuple[Plane, Plane]:

@@ -18,6 +18,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from unfuse.corpus.compose import READABLE
+from unfuse.corpus.draw import LUMA
 from unfuse.saliency import MEAN, STD
 from unfuse.train import jpeg
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 PARTS = ((0,), (1,), (2, 3), (4,))  # slots that stay together; see `model.slots.SLOTS`
 BACKGROUND, TEXT = 0, 3  # of them
-READABLE = 0.22  # difference of luma between text and its ground, as the composer has it
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def remixed(drawn: Tensor, copies: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
