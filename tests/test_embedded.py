@@ -127,34 +127,6 @@ def test_buckets_are_multiples_of_the_stride_and_keep_the_shape(engine: Embedded
         assert abs(width / height / (size[0] / size[1]) - 1) < 0.1
 
 
-def test_rivals_are_settled_and_overlap_stays() -> None:
-    alpha = np.zeros((5, 20, 20), np.float32)
-    alpha[0] = 1
-    alpha[1, :10] = 0.3  # three guesses at one thing
-    alpha[2, :10] = 0.2
-    alpha[3, :10] = 0.4
-    alpha[1, 10:] = alpha[3, 10:] = 0.9  # an object on a panel
-    got = embedded.settle(alpha)
-    np.testing.assert_allclose(got[:, 3, 3], np.array([1, 0, 0, 0.9, 0], np.float32), atol=1e-6)
-    assert got[1:4, 16, 3].sum() == pytest.approx(1.8, abs=1e-5)
-    assert got[1:4, 16, 3].max() == pytest.approx(1)
-    assert (got[4] == alpha[4]).all()
-
-
-def test_merging_prefers_neighbours_in_one_slot() -> None:
-    def spot(row: int, column: int, slot: int) -> embedded.Piece:
-        alpha = np.zeros((40, 40), np.float32)
-        alpha[row : row + 6, column : column + 6] = 1
-        return embedded.Piece({slot: alpha})
-
-    left, near, far, text = spot(2, 2, 3), spot(2, 10, 3), spot(30, 30, 3), spot(20, 4, 4)
-    three = embedded.merged([left, near, far, text], 3)
-    assert sorted(p.slot for p in three) == [3, 3, 4]
-    joined = next(p for p in three if p.alpha[4, 4] and p.alpha[4, 12])
-    assert not joined.alpha[32, 32]
-    assert len(embedded.merged([left, near, far, text], 1)) == 1
-
-
 def test_a_flat_ground_is_the_background_s_and_islands_of_its_colour_are_not() -> None:
     picture = np.full((48, 64, 3), 0.2, np.float32)
     picture[10:40, 10:50] = (0.9, 0.1, 0.1)
@@ -164,14 +136,3 @@ def test_a_flat_ground_is_the_background_s_and_islands_of_its_colour_are_not() -
     assert flat[15, 15] == flat[25, 25] == 0
     ramp = np.linspace(0, 1, 64, dtype=np.float32)[None, :, None] * np.ones((48, 1, 3), np.float32)
     assert (embedded.ground(ramp) == 0).all()
-
-
-def test_an_object_seen_twice_is_one_and_a_covered_ghost_is_none() -> None:
-    alpha = np.zeros((40, 40), np.float32)
-    alpha[10:30, 10:30] = 1
-    part = alpha.copy()
-    part[10:16] = 0
-    front, behind, shape = (embedded.Piece({slot: a}) for slot, a in ((3, part), (2, alpha), (1, part * 0.9)))
-    (one,) = embedded.visible([shape, behind, front])
-    assert set(one.parts) == {embedded.BEHIND, embedded.OBJECT}
-    assert one.alpha[12, 20] == 1

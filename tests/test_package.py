@@ -31,7 +31,7 @@ ORDER = (
     *("recompose", "refine", "rematte", "reading", "lettering"),
     *("affine", "looks"),
     *("render", "typefaces", "typeset"),
-    *("flow", "tokens", "model"),
+    *("flow", "tokens", "cells", "model"),
     *("selection", "edits", "recipe"),
     *("formats", "tables", "variants", "translate", "saliency"),
     *("engines", "naming", "decomposition", "generation"),

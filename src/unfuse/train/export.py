@@ -42,9 +42,7 @@ def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
 
 
 def params_of(about: dict[str, Any]) -> SlotNetParams:
-    """The sizes in a run's JSON; of a run from before they stood there, those that ship."""
-    if "model" not in about:
-        return SHIPPED
+    """The sizes in a run's JSON."""
     return described(SlotNetParams, about["model"])
 
 
@@ -62,7 +60,7 @@ def traced(net: SlotNet) -> onnx.ModelProto:
         dynamo=True,
         optimize=False,  # keeps the names of the weights; onnxruntime optimises when it loads
         input_names=["picture", "salient", "ids"],
-        output_names=["alpha", "colour"],
+        output_names=["alpha", "colour", "relations"],
         dynamic_shapes=(grid, grid, {0: free, 1: free, 2: free}),
         opset_version=20,
         verbose=False,

@@ -30,6 +30,7 @@ from unfuse.train import muon, parallel, weights
 from unfuse.train.parallel import Objective, Place
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 
+SLOW = 0.1  # of the rate: for weights that were learnt elsewhere, on more than is at hand here
 HERE = {"count", "key", "text"}  # what stays on the CPU: it is read, not computed with
 Report = Callable[[dict[str, Any]], None]
 
@@ -120,8 +121,7 @@ class Run:
         self.ema = {name: parallel.alike(before[name], t) if saved else t.detach().clone() for name, t in now.items()}
         self.optimizer = optimizer(stage, params, learned)
         self.names: dict[Tensor, str] = {p: name for name, p in learned.items()}
-        order = [self.names[p] for group in self.optimizer.param_groups for p in group["params"]]
-        for name, state in weights.moments(saved, order).items():
+        for name, state in weights.moments(saved).items():
             p = learned[name]
             self.optimizer.state[p] = {k: v if k == "step" else parallel.alike(v, p) for k, v in state.items()}
 
@@ -140,7 +140,7 @@ class Run:
         torch.manual_seed(1_000_003 * self.params.seed + self.step)  # what the loss draws depends on the step alone
         self.net.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, self.params)
+            group["lr"] = rate_at(self.step, self.params) * group.get("share", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, Tensor]] = []
         for i, arrays in enumerate(parts):
@@ -231,16 +231,18 @@ class Run:
 
 
 def optimizer(stage: Stage, params: TrainParams, learned: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or Muon for what is a matrix or kernel inside the net; vectors do not decay."""
-    matrices = {name: p for name, p in learned.items() if p.ndim > 1}
-    vectors = {"params": [p for p in learned.values() if p.ndim <= 1], "weight_decay": 0.0}
+    """AdamW, or Muon for what is a matrix or kernel inside the net; vectors and what learns slowly do not decay."""
+    slow = {"params": [p for name, p in learned.items() if name.startswith(stage.slow)], "weight_decay": 0.0}
+    own = {name: p for name, p in learned.items() if not name.startswith(stage.slow)}
+    matrices = {name: p for name, p in own.items() if p.ndim > 1}
+    groups = [{"params": [p for p in own.values() if p.ndim <= 1], "weight_decay": 0.0}, {**slow, "share": SLOW}]
     if params.optimizer == "adamw":
-        groups = [{"params": list(matrices.values()), "weight_decay": params.weight_decay}, vectors]
+        groups.append({"params": list(matrices.values()), "weight_decay": params.weight_decay})
         return torch.optim.AdamW(groups, lr=params.rate, betas=muon.BETAS)
     inside = [p for name, p in matrices.items() if not name.startswith(stage.ends)]
     ends = [p for name, p in matrices.items() if name.startswith(stage.ends)]
     decayed = {"weight_decay": params.weight_decay}
-    groups = [{"params": inside, "matrices": True, **decayed}, {"params": ends, **decayed}, vectors]
+    groups += [{"params": inside, "matrices": True, **decayed}, {"params": ends, **decayed}]
     return muon.Muon(groups, lr=params.rate)
 
 

@@ -30,28 +30,31 @@ PARTS = ((0,), (1,), (2, 3), (4,))  # slots that stay together; see `model.slots
 BACKGROUND, TEXT = 0, 3  # of them
 
 
-def remixed(drawn: Tensor, copies: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Slots `b l h w 4` uint8, straight, to designs, `n` = copies x b: pictures `n 3 h w`, slots `n l 4 h w`, 0..1.
+def remixed(drawn: Tensor, owner: Tensor, copies: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Slots `b l h w 4` uint8, straight, and whose is seen in them, `b l h w` uint8, to designs, `n` = copies x b.
 
-    What comes of it depends on the drawn designs and rng alone, up to rounding on any device.
+    Answers pictures `n 3 h w` and slots `n l 4 h w` in 0..1, and whose is seen, `n l h w`. What comes of it depends on
+    the drawn designs and rng alone, up to rounding on any device.
     """
     slots = rearrange(drawn, "b l h w c -> b l c h w").float() / 255
     h, w = slots.shape[3:]
-    straight = [slots]
+    straight, owners = [slots], [owner]
     for _ in range(copies - 1):
-        parts = [taken(slots[:, part], i, rng, h / w) for i, part in enumerate(PARTS)]
+        dealt = [taken(slots[:, part], owner[:, part], i, rng, h / w) for i, part in enumerate(PARTS)]
+        parts = [part for part, _ in dealt]
         parts[TEXT] = readable(parts[TEXT], flat(torch.cat(parts[:TEXT], 1)))
         straight.append(torch.cat(parts, 1))
+        owners.append(torch.cat([whose for _, whose in dealt], 1))
     together = torch.cat(straight)
-    return flat(together), together
+    return flat(together), together, torch.cat(owners)
 
 
-def taken(part: Tensor, which: int, rng: np.random.Generator, ratio: float) -> Tensor:
-    """The slots `b s 4 h w` of one part, dealt anew to the designs of the batch, moved and coloured."""
+def taken(part: Tensor, owner: Tensor, which: int, rng: np.random.Generator, ratio: float) -> tuple[Tensor, Tensor]:
+    """The slots `b s 4 h w` of one part and whose they show, dealt anew to the designs, moved and coloured."""
     b, s = part.shape[:2]
     who = torch.from_numpy(rng.permutation(b)).to(part.device)
     orders = torch.from_numpy(np.stack([rng.permutation(3) for _ in range(b)])).to(part.device)
-    part = part[who]
+    part, owner = part[who], owner[who]
     colour = part[:, :, :3].gather(2, orders[:, None, :, None, None].expand(b, s, 3, *part.shape[3:]))
     there = torch.cat([colour * part[:, :, 3:], part[:, :, 3:]], 2)
     where = moves(b, which, rng, ratio).to(part)
@@ -60,7 +63,8 @@ def taken(part: Tensor, which: int, rng: np.random.Generator, ratio: float) -> T
     moved = functional.grid_sample(there.flatten(1, 2), grid, padding_mode=padding, align_corners=False)
     moved = rearrange(moved, "b (s c) h w -> b s c h w", c=4)
     alpha = moved[:, :, 3:]
-    return torch.cat([moved[:, :, :3] / alpha.clamp_min(1e-4) * (alpha > 1e-4), alpha], 2)
+    whose = functional.grid_sample(owner.float(), grid, mode="nearest", padding_mode=padding, align_corners=False)
+    return torch.cat([moved[:, :, :3] / alpha.clamp_min(1e-4) * (alpha > 1e-4), alpha], 2), whose.byte()
 
 
 def moves(b: int, which: int, rng: np.random.Generator, ratio: float) -> Tensor:

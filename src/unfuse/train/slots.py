@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from unfuse.cells import CELL, OFFSETS, RELATIONS, pairs
 from unfuse.corpus import draw
 from unfuse.corpus.compose import Drawn, compose, flat, weather
 from unfuse.model.slots import SLOTS, STRIDE, SlotNet, SlotNetParams
@@ -26,10 +27,13 @@ from unfuse.train.stage import size_of as size_of_net
 
 Picture = NDArray[np.float32]
 
+TRUNK = "stem.trunk."
 TOUCH = 0.02  # a share of a layer that something must cover to count as lying above it
 SALIENCY_SIDE = 192  # smaller than where it is used: training must not wait for a hint
 SIZES = {
-    "tiny": SlotNetParams((8, 8, 16, 24), (16, 8, 8), kernel=4, width=24, heads=2, depth=2, axes=(4, 4, 4)),
+    "tiny": SlotNetParams(
+        (8, 8, 16, 24), (16, 8, 8), kernel=4, width=24, heads=2, depth=2, axes=(4, 4, 4), trunk=(0.1, 0.1)
+    ),
     "small": SlotNetParams(),
 }
 
@@ -61,12 +65,21 @@ def covers(upper: Drawn, lower: Drawn) -> bool:
     return float((a * (b > 0.5)).sum()) > TOUCH * float(min(a.sum(), b.sum()))
 
 
-def targets(layers: list[Drawn]) -> NDArray[np.float32]:
-    """`l h w 4` straight alpha: the layers of each slot put together, bottom to top."""
+def targets(layers: list[Drawn]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The layers of each slot put together, bottom to top: `l h w 4` straight alpha, and whose is seen, `l h w`.
+
+    Whose: of the slot's layers the one that shows most there, counted from the bottom.
+    """
     out = np.zeros((len(SLOTS), *layers[0].rgba.shape), np.float32)
-    for slot, layer in zip(slot_of(layers), layers, strict=True):
+    owner = np.zeros(out.shape[:3], np.uint8)
+    shown = np.zeros(out.shape[:3], np.float32)
+    for i, (slot, layer) in enumerate(zip(slot_of(layers), layers, strict=True)):
         out[slot] = draw.over(layer.rgba, out[slot])
-    return out
+        alpha = layer.rgba[..., 3]
+        shown[slot] *= 1 - alpha
+        owner[slot][alpha > shown[slot]] = i
+        shown[slot] = np.maximum(shown[slot], alpha)
+    return out, owner
 
 
 @cache
@@ -75,56 +88,69 @@ def saliency() -> Saliency:
     return Saliency(threads=1)
 
 
-def drawn(want: Want, place: int) -> tuple[Picture, Picture]:
-    """One design: the picture `h w 3`, before any weather, and its slots `l h w 4`."""
+def drawn(want: Want, place: int) -> tuple[Picture, Picture, NDArray[np.uint8]]:
+    """One design: the picture `h w 3`, before any weather, its slots `l h w 4`, and whose is seen in them `l h w`."""
     layers = compose(opened(want.data, want.split), want.of_place(place), size_of(want))
-    return flat(layers), targets(layers)
+    return flat(layers), *targets(layers)
 
 
 def batch(want: Want) -> Arrays:
     """The batch of one step, the same for the same want: picture `b h w 3`, salient `b h w`, slots `b l h w 4`, uint8.
 
+    And whose is seen in the slots, owner `b l h w`: see `targets`.
+
     Half of the designs are drawn; the other half are the same ones mirrored, with their colour channels exchanged and
     other weather: drawing costs more than looking, and so does the hint, which is mirrored with them.
     """
-    found: dict[int, tuple[Picture, Picture]] = {}
+    found: dict[int, tuple[Picture, Picture, NDArray[np.uint8]]] = {}
     looked: dict[int, Picture] = {}
-    pictures, slots, twins = [], [], []
+    pictures, slots, owners, twins = [], [], [], []
     for place in want.places():
         pair, twin = divmod(place, 2) if want.split == "train" else (place, 0)
         if pair not in found:
             found[pair] = drawn(want, 2 * pair)
-        picture, truth = found[pair]
+        picture, truth, owner = found[pair]
         rng = np.random.default_rng([want.seed, want.step, place, 2])
         if twin:
             order = rng.permutation(3)
             picture, truth = picture[:, ::-1, order], truth[:, :, ::-1][..., [*order, 3]]
+            owner = owner[:, :, ::-1]
         pictures.append(weather(picture, rng))
         slots.append(truth)
+        owners.append(owner)
         twins.append((pair, twin))
         looked.setdefault(pair, pictures[-1][:, ::-1] if twin else pictures[-1])
     hints = dict(zip(looked, saliency()(np.stack(list(looked.values())), SALIENCY_SIDE), strict=True))
     salient = np.stack([hints[pair][:, ::-1] if twin else hints[pair] for pair, twin in twins])
-    return {"picture": levels(np.stack(pictures)), "salient": levels(salient), "slots": levels(np.stack(slots))}
+    shown = {"picture": levels(np.stack(pictures)), "salient": levels(salient), "slots": levels(np.stack(slots))}
+    return {**shown, "owner": np.stack(owners)}
 
 
 def designs(want: Want) -> Arrays:
-    """Slots `b l h w 4` uint8 alone, of designs that are all drawn: the device makes pictures of them (`remix`)."""
-    return {"slots": levels(np.stack([drawn(want, place)[1] for place in want.places()]))}
+    """Slots and owners alone, of designs that are all drawn: the device makes pictures of them (`remix`)."""
+    found = [drawn(want, place) for place in want.places()]
+    return {"slots": levels(np.stack([slots for _, slots, _ in found])), "owner": np.stack([o for *_, o in found])}
 
 
 def remixed(arrays: Tensors, copies: int, rng: np.random.Generator) -> Tensors:
     """What `batch` answers, of `copies` designs for each drawn one, on the slots' device."""
-    pictures, slots = remix.remixed(arrays["slots"], copies, rng)
+    pictures, slots, owner = remix.remixed(arrays["slots"], arrays["owner"], copies, rng)
     pictures = remix.weathered(pictures, rng)
-    seen = {"picture": pictures.permute(0, 2, 3, 1), "salient": remix.salient(pictures, SALIENCY_SIDE)}
-    return {name: (x * 255).round().byte() for name, x in {**seen, "slots": slots.permute(0, 1, 3, 4, 2)}.items()}
+    shown = {"picture": pictures.permute(0, 2, 3, 1), "salient": remix.salient(pictures, SALIENCY_SIDE)}
+    shown = {name: (x * 255).round().byte() for name, x in {**shown, "slots": slots.permute(0, 1, 3, 4, 2)}.items()}
+    return {**shown, "owner": owner}
 
 
 def build(params: TrainParams) -> SlotNet:
     """The network, untrained; `small` is what ships."""
     sizes: SlotNetParams = size_of_net(SIZES, params, "slots")
     return SlotNet(sizes)
+
+
+def begin(net: SlotNet, weights: dict[str, Tensor]) -> None:
+    """Start from a run's weights, or from the trunk's alone."""
+    whole = any(not name.startswith(TRUNK) for name in weights)
+    net.load_state_dict(weights, strict=whole)
 
 
 def ids_for(picture: Tensor) -> Tensor:
@@ -145,15 +171,64 @@ def inputs(arrays: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return picture.contiguous(memory_format=torch.channels_last), salient, slots[:, :, 3], slots[:, :, :3]
 
 
+def seen(alpha: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """What things there are in each cell, below all text, as numbers: higher is further up, 0 is the background.
+
+    alpha, owner: `b l h w`, of the slots. Answers which thing is seen, `b h/4 w/4`, and which there is in each slot,
+    -1 where there is none, `b l-1 h/4 w/4`.
+    """
+    half = CELL // 2
+    alpha, owner = alpha[:, :-1, half::CELL, half::CELL], owner[:, :-1, half::CELL, half::CELL].long()
+    above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
+    clear = torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)
+    number = owner + 256 * torch.arange(alpha.shape[1], device=alpha.device)[:, None, None]
+    number[:, 0] = 0
+    top = number.gather(1, (alpha * clear).argmax(1, keepdim=True))[:, 0]
+    return top, torch.where(alpha > 0.5, number, -1)
+
+
+def relation_loss(logits: Tensor, top: Tensor, there_are: Tensor) -> dict[str, Tensor]:
+    """Cross entropy and overlap of what differs, cross entropy of what lies above what and of what goes on below it.
+
+    logits: `b (r o) h w`. top, there_are: see `seen`. Where two things share a slot, nobody knows what the upper one
+    hides: those pairs do not count.
+    """
+    same, above, onward, backward = logits.float().chunk(len(RELATIONS), 1)
+    entropy, overlap, order, below = [], [], [], []
+
+    def judged(x: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+        counts = counts.float()
+        given = functional.binary_cross_entropy_with_logits(x, truth.float(), weight=counts, reduction="sum")
+        return given / counts.sum().clamp_min(1)
+
+    for i, offset in enumerate(OFFSETS):
+        (a, b), (in_a, in_b) = pairs(top, offset), pairs(there_are, offset)
+        differs = a != b
+        guess = -pairs(same[:, i], offset)[0]
+        entropy.append(judged(guess, differs, torch.ones_like(differs)))
+        share = torch.sigmoid(guess)
+        both = share.square().sum() + differs.sum()
+        overlap.append(1 - 2 * (share * differs).sum() / both.clamp_min(1))
+        order.append(judged(pairs(above[:, i], offset)[0], a > b, differs))
+        for told, lower, upper, in_upper in ((onward, a, b, in_b), (backward, b, a, in_a)):
+            known = (lower > 0) & (lower < upper) & (lower // 256 != upper // 256)
+            below.append(judged(pairs(told[:, i], offset)[0], (in_upper == lower[:, None]).any(1), known))
+    names = {"differs": entropy, "seams": overlap, "order": order, "below": below}
+    return {name: torch.stack(found).mean() for name, found in names.items()}
+
+
 def soft_iou(a: Tensor, b: Tensor) -> Tensor:
     """Sum of minima over sum of maxima of `b l h w`, for each `b l`."""
     return torch.minimum(a, b).sum((-2, -1)) / torch.maximum(a, b).sum((-2, -1)).clamp_min(1e-6)
 
 
 def loss(net: SlotNet, arrays: Tensors) -> dict[str, Tensor]:
-    """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (most where hidden)."""
+    """`loss` and its parts: cross entropy and soft IoU of alpha, L1 of colour where the slot is (most where hidden).
+
+    And those of the relations (`relation_loss`).
+    """
     picture, salient, alpha, colour = inputs(arrays)
-    logits, guess = net(picture, salient, ids_for(picture))
+    logits, guess, told = net(picture, salient, ids_for(picture))
     logits, guess = logits[:, 1:].float(), guess.float()
     truth = alpha[:, 1:]
     entropy = functional.binary_cross_entropy_with_logits(logits, truth)
@@ -163,7 +238,10 @@ def loss(net: SlotNet, arrays: Tensors) -> dict[str, Tensor]:
     overlap = 1 - product.sum((-2, -1)) / union.clamp_min(1e-6)
     overlap = (overlap * present).sum() / present.sum().clamp_min(1)
     hidden = colour_error(guess, alpha, colour)
-    return {"loss": 2 * entropy + overlap + hidden, "entropy": entropy, "overlap": overlap, "colour": hidden}
+    relation = relation_loss(told, *seen(alpha, arrays["owner"]))
+    total = 2 * entropy + overlap + hidden + 2.5 * (relation["differs"] + relation["seams"])
+    total = total + 2 * relation["order"] + relation["below"]
+    return {"loss": total, "entropy": entropy, "overlap": overlap, "colour": hidden, **relation}
 
 
 def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
@@ -196,7 +274,7 @@ def sheet(net: SlotNet, arrays: Tensors) -> NDArray[np.uint8]:
     rows: list[list[NDArray[np.float32]]] = []
     few = {name: tensor[: sheets.FEW] for name, tensor in arrays.items()}
     picture, salient, _, _ = inputs(few)
-    logits, guess = net(picture, salient, ids_for(picture))
+    logits, guess, _ = net(picture, salient, ids_for(picture))
     colour = functional.interpolate(guess.float().flatten(0, 1), scale_factor=4.0)
     alpha = torch.sigmoid(logits.float())
     for i in range(len(picture)):
@@ -215,8 +293,10 @@ STAGE = Stage(
     batch,
     loss,
     validate,
+    begin=begin,
     sheet=sheet,
     designs=designs,
     remix=remixed,
-    ends=("stem.to2.1", "meaning", "slot_decoder.head", "pixel_decoder.edges", "pixel_decoder.last"),
+    slow=(TRUNK,),
+    ends=("stem.to2.1", "relations.mix.3", "meaning", "slot_decoder.head", "pixel_decoder.edges", "pixel_decoder.last"),
 )

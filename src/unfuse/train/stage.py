@@ -126,6 +126,7 @@ class Stage:
     `loss`, a mean over pictures, and named parts; begin takes over the weights of the run that this one starts from;
     sheet is a picture `h w 3` uint8 for people; describe says what a checkpoint's JSON should have beside its figures.
     ends: the beginnings of the names of weights at the net's ends, which Muon leaves to AdamW.
+    slow: of weights that were learnt elsewhere, which take smaller steps, by AdamW.
     designs and remix: instead of batch where a run remixes: workers draw designs, the device makes pictures of them.
     lean: weights that do not learn stay in `TrainParams.model`, and checkpoints are without them.
     """
@@ -141,6 +142,7 @@ class Stage:
     describe: Callable[[Any, Tensors], dict[str, Any]] = nothing_more
     load: Callable[[TrainParams], nn.Module] | None = None
     ends: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()
     designs: Callable[[Want], Arrays] | None = None
     remix: Callable[[Tensors, int, np.random.Generator], Tensors] | None = None
     lean: bool = False

