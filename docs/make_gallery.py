@@ -36,7 +36,7 @@ EDITS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ),
     "smoke": (
         "The words in English, in the closest font",
-        [{"op": "replace_text", "layer": "kind:text", "text": "Smoke-free"}],
+        [{"op": "replace_text", "layer": "拒绝*", "text": "Smoke-free"}],
     ),
 }
 HEAD = """# Gallery
