@@ -43,12 +43,12 @@ def main() -> None:
     a = ask.parse_args()
     want = Want(a.pack, "train", 0, 0, 0, a.batch // a.remix, a.side)
     drawn = a_second(lambda: slots.designs(want), want.count, "cpu", a.rounds)
-    designs = torch.from_numpy(slots.designs(want)["slots"]).to(a.device)
+    designs = {name: torch.from_numpy(x).to(a.device) for name, x in slots.designs(want).items()}
     rng = np.random.default_rng(0)
-    remixed = a_second(lambda: slots.remixed({"slots": designs}, a.remix, rng), a.batch, a.device, a.rounds)
+    remixed = a_second(lambda: slots.remixed(designs, a.remix, rng), a.batch, a.device, a.rounds)
     net = slots.build(TrainParams(a.pack, Path("unused"))).to(a.device)
     optimizer = torch.optim.AdamW(net.parameters(), fused=a.device.startswith("cuda"))
-    seen = slots.remixed({"slots": designs}, a.remix, rng)
+    seen = slots.remixed(designs, a.remix, rng)
 
     def step() -> None:
         with torch.autocast(a.device.partition(":")[0], torch.bfloat16):

@@ -82,7 +82,7 @@ def test_targets_put_together_are_the_picture_where_the_order_of_slots_is_the_or
         order = slot_of(layers)
         if order == sorted(order):
             whole = np.zeros((48, 48, 3), np.float32)
-            for slot in targets(layers):
+            for slot in targets(layers)[0]:
                 whole = slot[..., :3] * slot[..., 3:] + whole * (1 - slot[..., 3:])
             np.testing.assert_allclose(whole, flat(layers), atol=2e-3)
             checked += 1
