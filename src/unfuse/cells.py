@@ -10,7 +10,7 @@ Axes: r relation, o offset, h w grid of cells, n thing. Things are numbered from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,14 @@ Labels = NDArray[np.int64]
 
 CELL = 4  # pixels across
 OFFSETS = tuple((step * down, step * right) for step in (1, 3, 8) for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)))
-RELATIONS = (
-    "same",
-    "above",
-    "onward",
-    "backward",
-)  # onward: this cell's thing goes on there; backward: that one's here
+RELATIONS = ("same", "above", "onward", "backward")  # this cell's thing goes on there (onward), that one's goes on here
 NEAR = 8  # of the offsets, the first: those over which two things touch
+
+
+def sigmoid(logits: Plane) -> Plane:
+    """Logits to shares, 0..1."""
+    shares: Plane = 1 / (1 + np.exp(-logits.clip(-30, 30)))
+    return shares
 
 
 def pairs(grid: Any, offset: tuple[int, int]) -> tuple[Any, Any]:
@@ -38,7 +39,7 @@ def pairs(grid: Any, offset: tuple[int, int]) -> tuple[Any, Any]:
     return grid[..., : max(0, h - down), first:last], grid[..., down:, first + right : last + right]
 
 
-@cache
+@lru_cache(maxsize=8)  # pictures of one bucket come together
 def ends(h: int, w: int) -> tuple[Labels, Labels, Labels]:
     """All pairs of a grid: the offset's number, and the cells at both ends, counted row by row."""
     cells = np.arange(h * w).reshape(h, w)
@@ -118,7 +119,7 @@ def hidden(labels: Labels, below: Plane, lower: Sequence[int], upper: Sequence[i
     total, count = np.zeros(flat.size), np.full(flat.size, 1e-6)
     for start, end, logit in ((here, there, forth), (there, here, back)):
         told = is_lower[start] & is_upper[end]
-        total += np.bincount(end[told], 1 / (1 + np.exp(-logit[told].clip(-30, 30))), flat.size)
+        total += np.bincount(end[told], sigmoid(logit[told]), flat.size)
         count += np.bincount(end[told], minlength=flat.size)
     mean: Plane = (total / count).reshape(labels.shape).astype(np.float32)
     return mean

@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from unfuse.cells import Plane
+from unfuse.cells import Plane, sigmoid
 from unfuse.engines import Count, EngineLayers, OnStep, Step
 from unfuse.engines.pieces import KINDS, TEXT, THINGS, completed, found, letters, merged
 from unfuse.errors import EngineError
@@ -96,8 +96,7 @@ class Embedded:
             "ids": ids[None],
         }
         logits, relations = self.session.run(["alpha", "relations"], feed)
-        alpha = 1 / (1 + np.exp(-np.clip(logits[0], -30, 30)))
-        return alpha.astype(np.float32), relations[0]
+        return sigmoid(logits[0]), relations[0]
 
 
 def arrange(

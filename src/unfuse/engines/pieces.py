@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from unfuse.cells import RELATIONS, Labels, Plane, between, hidden, partition, stacked
+from unfuse.cells import RELATIONS, Labels, Plane, between, hidden, partition, sigmoid, stacked
 from unfuse.layers import Kind
 
 KINDS: tuple[Kind, ...] = ("background", "decoration", "object", "object", "text")  # of the slots, bottom to top
@@ -103,7 +103,7 @@ def found(picture: Plane, alpha: Plane, thing: Plane, relations: Plane) -> tuple
     same, above, *below = np.split(relations, len(RELATIONS))
     grid = shrunk(thing, same.shape[1:])
     cells = partition(same, grid > INSIDE)
-    likely, pairs = between(cells, 1 / (1 + np.exp(-same.clip(-30, 30))))
+    likely, pairs = between(cells, sigmoid(same))
     wins, _ = between(cells, above, near=True)
     owner = owners(picture, thing, cells)
     pieces = []

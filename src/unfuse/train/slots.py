@@ -171,6 +171,12 @@ def inputs(arrays: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return picture.contiguous(memory_format=torch.channels_last), salient, slots[:, :, 3], slots[:, :, :3]
 
 
+def uncovered(alpha: Tensor) -> Tensor:
+    """How much of each slot `b l h w` those above it leave to be seen."""
+    above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
+    return torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)
+
+
 def seen(alpha: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
     """What things there are in each cell, below all text, as numbers: higher is further up, 0 is the background.
 
@@ -179,11 +185,9 @@ def seen(alpha: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
     """
     half = CELL // 2
     alpha, owner = alpha[:, :-1, half::CELL, half::CELL], owner[:, :-1, half::CELL, half::CELL].long()
-    above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
-    clear = torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)
     number = owner + 256 * torch.arange(alpha.shape[1], device=alpha.device)[:, None, None]
     number[:, 0] = 0
-    top = number.gather(1, (alpha * clear).argmax(1, keepdim=True))[:, 0]
+    top = number.gather(1, (alpha * uncovered(alpha)).argmax(1, keepdim=True))[:, 0]
     return top, torch.where(alpha > 0.5, number, -1)
 
 
@@ -246,8 +250,6 @@ def loss(net: SlotNet, arrays: Tensors) -> dict[str, Tensor]:
 
 def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
     """L1 of colour `b l 3 h/4 w/4` against the truth's, weighed by alpha, four times where something covers it."""
-    above = torch.flip(torch.cumprod(torch.flip(1 - alpha, [1]), 1), [1])
-    seen = torch.cat([above[:, 1:], torch.ones_like(above[:, :1])], 1)  # how much of slot l is not covered
     b, count = alpha.shape[:2]
 
     def pool(x: Tensor) -> Tensor:  # b l (c) h w -> b l c h/4 w/4
@@ -256,7 +258,7 @@ def colour_error(guess: Tensor, alpha: Tensor, colour: Tensor) -> Tensor:
 
     small = pool(alpha)[:, :, 0]
     truth = pool(colour * alpha[:, :, None]) / small[:, :, None].clamp_min(1e-3)
-    weight = small * (4 - 3 * pool(seen)[:, :, 0]) + 1e-6
+    weight = small * (4 - 3 * pool(uncovered(alpha))[:, :, 0]) + 1e-6
     return ((guess - truth).abs().mean(2) * weight).sum() / weight.sum()
 
 
