@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from unfuse.layers import Edit, Layer, LayerStack, nearest
 VERSION = 1
 LARGEST = 16 << 20  # bytes of a recipe file
 FIELDS = ("version", "input", "edits")
+EXAMPLE = "[{op: move, layer: Badge, x: 10}]"
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,14 @@ def parse(text: str) -> Recipe:
 
 def checked(data: Any) -> Recipe:
     """The recipe in JSON-like data, every edit checked for its op, fields and values. Raises StackError."""
-    data = {"edits": data} if isinstance(data, list) else data
-    if not isinstance(data, dict):
-        raise StackError(f"a recipe is a list of edits, or a mapping with 'edits', and not {type(data).__name__}")
+    if not isinstance(data, dict) or "op" in data:
+        data = {"edits": data}
     for name in data:
         if name not in FIELDS:
             raise StackError(f"a recipe has no field {name!r}{nearest(name, FIELDS)}: it takes {', '.join(FIELDS)}")
     if data.get("version", VERSION) != VERSION:
         raise StackError(f"it has version {data['version']!r}, and this unfuse reads {VERSION}: install a newer unfuse")
-    if not isinstance(listed := data.get("edits"), list):
-        raise StackError(f"'edits' is {listed!r}: it must be a list")
+    listed = _listed(data.get("edits"))
     if not isinstance(data.get("input", ""), str):
         raise StackError(f"'input' is {data['input']!r}: it must be the fingerprint of a stack")
     for number, edit in enumerate(listed):
@@ -91,6 +91,16 @@ def checked(data: Any) -> Recipe:
         except StackError as error:
             raise StackError(f"edit {number + 1} of {len(listed)}: {error}") from error
     return Recipe(tuple(listed), data.get("input", ""))
+
+
+def _listed(found: Any) -> list[Any]:
+    """The edits of a recipe, which must be a list; an empty one changes nothing."""
+    if isinstance(found, list):
+        return found
+    if isinstance(found, dict) and "op" in found:
+        raise StackError(f"its edits are the single {reprlib.repr(found)}: put it into a list, as in {EXAMPLE}")
+    said = reprlib.repr(found) if found else "missing"
+    raise StackError(f"its edits are {said}: they must be a list, such as {EXAMPLE}")
 
 
 def run(stack: LayerStack, recipe: Recipe) -> LayerStack:

@@ -49,6 +49,12 @@ def select(stack: LayerStack, selector: Any) -> tuple[Layer, ...]:
         return _matching(selector, layers, lambda layer: layer.kind == kind)
     if re.search(r"[*?\[]", selector):
         return _matching(selector, layers, lambda layer: fnmatchcase(layer.name, selector))
+    if re.match(r"at\s.*(\d|,)", selector):
+        width, height = stack.size
+        raise StackError(
+            f"{selector!r} is no point: it must be 'at x,y' in whole pixels of the canvas of {width} x {height}, "
+            f"such as 'at {width // 2},{height // 2}'"
+        )
     names = [layer.name for layer in layers]
     raise StackError(f"no layer is called {selector!r}{nearest(selector, names)}: the stack has {candidates(layers)}")
 
