@@ -269,7 +269,7 @@ WRONG = [
     (["split", "stack.zip", "Nobody", "-o", "a.zip"], "no layer is called 'Nobody'"),
     (["split", "stack.zip", "7", "-o", "a.zip"], "layer 7 is not in the stack"),
     (["edit", "stack.zip", "nowhere.yaml", "-o", "a.zip"], "nowhere.yaml cannot be read"),
-    (["edit", "stack.zip", "text.png", "-o", "a.zip"], "a recipe is a list of edits"),
+    (["edit", "stack.zip", "text.png", "-o", "a.zip"], "its edits are 'this is not a picture': they must be a list"),
     (["edit", "stack.zip", "text.png"], "give -o OUT, or --dry-run"),
     (["convert", "stack.zip", "a.tga"], "'.tga' is not a known format"),
     (["train", "slots", "--pack", "nowhere", "--out", "run"], "unfuse corpus build nowhere"),
@@ -292,6 +292,15 @@ def test_wrong_input(arguments: list[str], said: str, stack: Path, capfd: pytest
     assert err.count("\n") == 1
     assert said in err
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("verb", ["flatten", "decompose"])
+def test_a_pipe_with_nothing_in_it_is_told(verb: str, tmp_path: Path) -> None:
+    command = [*COMMAND, verb, "-", "-o", "out.png" if verb == "flatten" else "out.zip"]
+    end = subprocess.run(command, input=b"", capture_output=True, cwd=tmp_path, timeout=120, check=False)
+    assert end.returncode == 2
+    assert end.stderr.startswith(b"unfuse: standard input is empty (0 bytes): ")
+    assert os.listdir(tmp_path) == []
 
 
 def test_where_one_output_fails_the_others_are_kept_and_named(picture: Path, capfd: pytest.CaptureFixture[str]) -> None:

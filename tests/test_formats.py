@@ -302,9 +302,9 @@ def png_that_claims(width: int, height: int) -> bytes:
 FILE = "00 0.png"
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "not a zip": (lambda: b"PK nothing", "not a zip"),
-    "empty": (lambda: b"", "not a zip"),
-    "cut short": (lambda: zipped(good())[:-30], "not a zip"),
-    "encrypted": (encrypted, "not a zip that can be read: .*encrypted"),
+    "empty": (lambda: b"", r"is empty \(0 bytes\): save or download it again"),
+    "cut short": (lambda: zipped(good())[:-30], r"not a zip, or is cut short .*: save or download it again"),
+    "encrypted": (encrypted, "not a zip, or .*encrypted"),
     "parent folder": (lambda: with_member("../evil.png"), "leaves its place"),
     "absolute": (lambda: with_member("/etc/passwd"), "leaves its place"),
     "drive": (lambda: with_member("C:/windows"), "leaves its place"),

@@ -249,7 +249,7 @@ def embedded(data: bytes) -> str:
 
 
 HOSTILE = {
-    "empty": ("", "not XML"),
+    "empty": ("", "is empty"),
     "not XML": ("<svg", "not XML"),
     "other XML": ("<html/>", "not an SVG: it begins with html"),
     "no size": (document("", ""), "does not say how large"),
@@ -258,7 +258,7 @@ HOSTILE = {
     "too large": (document("", 'width="99999" height="99999"'), "99999x99999 pixels, the limit is 4,000,000"),
     "entities": ('<!DOCTYPE svg [<!ENTITY e "ha">]>' + document("<text>&e;</text>"), "declares entities"),
     "encoding": ('<?xml version="1.0" encoding="UTF-7"?>' + document(""), "encoding is utf-7: save it as UTF-8"),
-    "deep": (document("<g>" * 3000 + "</g>" * 3000), "not XML that can be read"),
+    "deep": (document("<g>" * 3000 + "</g>" * 3000), "not XML that can be read .*: save or download it again"),
     "many": (document("<g><path d='M0 0'/></g>" * 1001), "has 1001 layers, the limit is 1000"),
     "not a picture": (document(embedded(b"hello")), "not a picture"),
     "uses of uses": (uses(9), "cannot be drawn"),

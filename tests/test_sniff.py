@@ -39,8 +39,18 @@ def test_a_picture_is_one_layer(kind: str) -> None:
         np.testing.assert_array_equal(layer.pixels[..., :3], np.asarray(picture.convert("RGB")))  # type: ignore[index]
 
 
+@pytest.mark.parametrize("suffix", READ)
+def test_a_file_without_a_byte_is_empty_in_every_format(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.touch()
+    with pytest.raises(FormatError, match=rf"a\{suffix} is empty \(0 bytes\): save or download it again$"):
+        formats.read(path)
+    with pytest.raises(FormatError, match=r"^it is empty \(0 bytes\)"):
+        formats.read_bytes(b"", what="it")
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"%PDF-1.7", b"<html><body>", b"<?xml version='1.0'?><a/>", b"RIFF1234AVI "]
+    "data", [b"hello", b"%PDF-1.7", b"<html><body>", b"<?xml version='1.0'?><a/>", b"RIFF1234AVI "]
 )
 def test_anything_else_is_refused_with_what_can_be_read(data: bytes) -> None:
     with pytest.raises(

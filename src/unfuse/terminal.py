@@ -131,10 +131,12 @@ def folder(path: Path) -> None:
 
 
 def standard_input() -> bytes:
-    """All of standard input."""
+    """All of standard input, which must hold something."""
     if sys.stdin.isatty():
         raise UnfuseError("- reads standard input, which is a terminal: pipe a file into it, or name one")
-    return sys.stdin.buffer.read()
+    if not (data := sys.stdin.buffer.read()):
+        raise UnfuseError("standard input is empty (0 bytes): what is before the | wrote nothing; or name a file")
+    return data
 
 
 def read(source: str, limit_megapixels: float, **options: Any) -> LayerStack:

@@ -141,6 +141,7 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **optio
         return stack
     try:
         with path.open("rb") as file:
+            _check_full(os.fstat(file.fileno()).st_size, str(path))
             return row.read(file, str(path), max_pixels, options)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -153,12 +154,18 @@ def read_bytes(data: bytes, *, what: str, limit_megapixels: float = 200, **optio
     """
     from unfuse.formats.sniff import PICTURE, sniff
 
+    _check_full(len(data), what)
     kind = sniff(data)
     if kind is None:
         known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
         raise FormatError(f"{what} begins with {data[:8]!r}: it must be {known}, or a picture ({', '.join(READABLE)})")
     row = find(f"a{'.png' if kind == PICTURE else kind}")
     return row.read(BytesIO(data), what, int(limit_megapixels * 1e6), options)
+
+
+def _check_full(size: int, what: str) -> None:
+    if not size:
+        raise FormatError(f"{what} is empty (0 bytes): save or download it again")
 
 
 def find(path: str | os.PathLike[str]) -> Format:

@@ -53,7 +53,8 @@ def reading(file: BinaryIO, *, what: str, max_pixels: int) -> Iterator[manifest.
             yield member
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
         # RuntimeError is how zipfile says encrypted, or a kind of compression that it does not know
-        raise FormatError(f"{what} is not a zip that can be read: {manifest.short(error)}") from error
+        why = manifest.short(error)
+        raise FormatError(f"{what} is not a zip, or is cut short ({why}): save or download it again") from error
 
 
 def _members(archive: zipfile.ZipFile, what: str, most_bytes: int) -> dict[str, zipfile.ZipInfo]:

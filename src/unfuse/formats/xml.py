@@ -32,4 +32,4 @@ def parse(data: bytes, *, what: str) -> etree._Element:
         )
         return etree.fromstring(text.encode(), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise FormatError(f"{what} is not XML that can be read: {short(error)}") from error
+        raise FormatError(f"{what} is not XML that can be read ({short(error)}): save or download it again") from error
