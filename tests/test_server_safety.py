@@ -344,7 +344,16 @@ def test_tables_read_no_files_of_the_server(server: Running, cell: str) -> None:
     table = f'"{stack["layers"][0]["name"]}.picture"\n{cell}\n'.encode()
     answer = server.ask("POST", f"/v1/stacks/{stack['id']}/variants", file=("table", "t.csv", table, {}))
     assert (answer.status, answer.error) == (422, "StackError")
-    assert "was not sent to this stack" in answer.json["error"]["message"]
+    assert f"the picture {cell!r} was not sent to this stack" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("table", [b"name", b"name,name\na,b", b"name,x\n\xff,1", b"name\n" + b"a" * (1 << 20)])
+def test_what_is_wrong_with_a_table_is_said_without_where_the_server_keeps_it(server: Running, table: bytes) -> None:
+    stack = server.stack()
+    answer = server.ask("POST", f"/v1/stacks/{stack['id']}/variants", file=("table", "t.csv", table, {}))
+    assert answer.status == 422
+    assert answer.json["error"]["message"].startswith("the table ")
+    assert "/" not in answer.json["error"]["message"]
 
 
 def test_splits_in_recipes_name_no_engine_of_the_disk(server: Running) -> None:

@@ -72,7 +72,8 @@ def test_a_layer_may_be_named(before: LayerStack, tmp_path: Path) -> None:
         ("text\nSummer\n", "needs a column of texts"),
         ("text,../de\nSummer,x\n", "a language is called '../de'"),
         ("text,de,de\nSummer,x,y\n", "a language is called 'de'"),
-        ("text,de\nSummer\n", "row 2: it needs a text and 1 translations"),
+        ("text,de\nSummer\n", "row 2: it needs a text and 1 translations, it has .*: part its cells by ','"),
+        ("text;de\nA;B;C\n", "it has \\['A', 'B', 'C'\\]: put a cell with ';' in it into double quotes"),
         ("text,de\n,x\n", "row 2"),
     ],
 )

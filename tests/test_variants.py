@@ -127,7 +127,12 @@ def test_rows_without_names_are_numbered_and_names_are_unique(tmp_path: Path) ->
     (tmp_path / "t.csv").write_text("name,Badge.x\na,1\na,2\nb,,3\n")
     found = read_table(tmp_path / "t.csv")
     assert "2 rows are called 'a'" in found[0].error
-    assert "3 cells" in found[2].error
+    assert (found[2].name, found[2].edits) == ("b", ())
+    assert "its cell '3' is in none of the 2 columns: put a cell with ',' in it into double quotes" in found[2].error
+    (tmp_path / "t.csv").write_text("name;Badge.x\na;1;;\nb;1;2\n")
+    spare, extra = read_table(tmp_path / "t.csv")
+    assert spare.edits == ({"op": "move", "layer": "Badge", "x": 1},)
+    assert "a cell with ';' in it" in extra.error
 
 
 def test_the_ledger_is_json_lines(table: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def translate(
 
 def read(path: str | Path) -> list[Row]:
     """The rows of a CSV file, as `tables` reads it. Raises FormatError where it is not such a table."""
-    cells = tables.cells(path)
+    cells, mark = tables.cells(path)
     languages = cells[0][1:] if cells else []
     if len(cells) < 2 or not languages:
         raise FormatError(f"{path} needs a column of texts, a column for each language, and a row for each text")
@@ -93,8 +93,10 @@ def read(path: str | Path) -> list[Row]:
             )
     for number, row in enumerate(cells[1:], 2):
         if len(row) != len(cells[0]) or not row[0]:
+            many = len(row) > len(cells[0])
+            cure = f"put a cell with {mark!r} in it into double quotes" if many else f"part its cells by {mark!r}"
             raise FormatError(
-                f"{path}, row {number}: it needs a text and {len(languages)} translations, it has {row!r}"
+                f"{path}, row {number}: it needs a text and {len(languages)} translations, it has {row!r}: {cure}"
             )
     return [
         Row(row[0], {name: cell or None for name, cell in zip(languages, row[1:], strict=True)}) for row in cells[1:]

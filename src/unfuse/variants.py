@@ -77,19 +77,20 @@ class Outcome:
     digest: str = ""
 
 
-def read_table(path: str | os.PathLike[str]) -> list[Variant]:
-    """The variants in a CSV file.
+def read_table(path: str | os.PathLike[str], what: str = "") -> list[Variant]:
+    """The variants in a CSV file; `what` is what errors call it, by default by its path.
 
     Raises FormatError where it is no table, StackError for a wrong column; a wrong cell is its row's.
     """
-    rows = tables.cells(os.fspath(path))
+    what = what or f"the table {os.fspath(path)}"
+    rows, mark = tables.cells(os.fspath(path), what)
     if len(rows) < 2:
-        raise StackError(f"the table {os.fspath(path)} has no rows: the first names columns, each other is a variant")
+        raise StackError(f"{what} has no rows: the first names columns, each other is a variant")
     columns = [_column(name) for name in rows[0]]
     if len(set(columns)) < len(columns):
-        raise StackError(f"the table {os.fspath(path)} has a column twice: {', '.join(rows[0])}")
+        raise StackError(f"{what} has a column twice: {', '.join(rows[0])}")
     folder, digits = Path(path).resolve().parent, len(str(len(rows) - 1))
-    found = [_variant(columns, row, f"{number:0{digits}}", folder) for number, row in enumerate(rows[1:], 1)]
+    found = [_variant(columns, row, f"{number:0{digits}}", folder, mark) for number, row in enumerate(rows[1:], 1)]
     names = [_file_name(variant.name) for variant in found]
     return [
         Variant(one.name, (), f"{names.count(name)} rows are called {one.name!r}: give each its own name")
@@ -174,12 +175,10 @@ def _column(name: str) -> tuple[str, str, str]:
     return layer, last, needed[0]
 
 
-def _variant(columns: list[tuple[str, str, str]], row: list[str], number: str, folder: Path) -> Variant:
+def _variant(columns: list[tuple[str, str, str]], row: list[str], number: str, folder: Path, mark: str) -> Variant:
     name = number
     made: dict[tuple[str, str], dict[str, Any]] = {}
     try:
-        if len(row) > len(columns):
-            raise StackError(f"it has {len(row)} cells, and the table {len(columns)} columns: quote cells with commas")
         for (layer, op, field), cell in zip(columns, row, strict=False):
             if not cell:
                 continue
@@ -197,6 +196,11 @@ def _variant(columns: list[tuple[str, str, str]], row: list[str], number: str, f
                 edit[field] = _value(edits.TABLE[op].fields[field][0], cell)
                 if field == "picture":
                     edit[field] = str(folder / cell)
+        if extra := [cell for cell in row[len(columns) :] if cell]:
+            raise StackError(
+                f"its cell {extra[0]!r} is in none of the {len(columns)} columns: put a cell with {mark!r} in it into "
+                "double quotes"
+            )
         for edit in made.values():
             edits.find(edit).check({key: value for key, value in edit.items() if key != "op"})
     except StackError as error:

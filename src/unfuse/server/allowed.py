@@ -68,15 +68,15 @@ def check(listed: list[Any], names: set[str]) -> None:
 
 def check_table(path: Path, names: set[str], most: int) -> int:
     """How many rows a table of variants has. Raises StackError as `check` does, and where there are too many."""
-    rows = variants.read_table(path)
+    rows, folder = variants.read_table(path, "the table"), path.parent.resolve()
     if len(rows) > most:
         raise StackError(f"the table has {len(rows)} rows, the limit is {most}: send it in parts")
     for row in rows:
         inside = [dict(edit) for edit in row.edits]
         for edit in inside:
             for name in (open_fields(edit["op"]) | {"picture"}) & edit.keys():
-                value = Path(str(edit[name]))
-                edit[name] = value.name if value.parent == path.parent.resolve() else str(edit[name])
+                value = Path(str(edit[name]))  # as the cell says it: nobody else's business is where our files lie
+                edit[name] = str(value.relative_to(folder) if value.is_relative_to(folder) else value)
         try:
             check(inside, names)
         except StackError as error:
