@@ -148,8 +148,8 @@ def renamed(stack: LayerStack, name: Callable[[str], str]) -> LayerStack:
 
 
 def printable(name: str) -> str:
-    """Without what a PSD's names cannot hold: control characters."""
-    return "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in name)
+    """Without what a PSD's names cannot hold: control characters; a tab is a space."""
+    return "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in name.replace("\t", " "))
 
 
 def assert_same(a: LayerStack, b: LayerStack) -> None:

@@ -288,4 +288,14 @@ def test_names_are_text(tmp_path: Path) -> None:
     formats.write(stack, tmp_path / "a.svg")
     tags = {str(element.tag).removeprefix(SVG) for element in etree.parse(tmp_path / "a.svg").iter()}
     assert tags == {"svg", "g", "title", "image"}
-    assert formats.read(tmp_path / "a.svg")[0].name == clean(name)
+    assert formats.read(tmp_path / "a.svg")[0].name == name.replace("\0", "\ufffd")
+
+
+def test_tabs_and_line_breaks_are_spaces_in_names_and_text(tmp_path: Path) -> None:
+    assert clean("a\tb\r\nc\rd\x1fe\x85f\0g\x7fh\ud800i") == "a b c d e f\ufffdg\ufffdh\ufffdi"
+    line = TextLine("Cod\t5.00", ((0.0, 0.0), (9.0, 0.0), (9.0, 4.0), (0.0, 4.0)), 4.0)
+    layer = Layer("Fish\tmenu", "text", Box(0, 0, 9, 4), noise(0, 9, 4, 8), text=TextBlock((line,)))
+    formats.write(LayerStack((9, 4), (layer,)), tmp_path / "a.svg")
+    (text,) = etree.parse(tmp_path / "a.svg").iter(f"{SVG}text")
+    assert text.text == "Cod 5.00"
+    assert formats.read(tmp_path / "a.svg")[0].name == "Fish menu"

@@ -9,12 +9,17 @@ from collections.abc import Iterable, Iterator
 from unfuse.layers import Layer
 
 NOT_IN_FILES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ufffe\uffff]')
+SPACES = re.compile(r"\r\n|[\t-\r\x1c-\x1f\x85]")  # the control characters that are white space
 LONGEST = 180  # bytes of UTF-8; file systems take 255 with number and suffix
 
 
 def clean(name: str) -> str:
-    """`name` without what XML 1.0 and UTF-16 cannot hold: control characters, halves of surrogate pairs."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff" else c for c in name)
+    """`name` on one line, without what XML 1.0 and UTF-16 cannot hold.
+
+    Tabs and line breaks become spaces; other control characters and halves of surrogate pairs U+FFFD.
+    """
+    line = SPACES.sub(" ", name)
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff" else c for c in line)
 
 
 def file_names(layers: Iterable[Layer], folder: str = "") -> Iterator[tuple[Layer, str]]:
