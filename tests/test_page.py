@@ -177,6 +177,17 @@ def test_a_whole_way(person: Person, picture: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(exported.flatten()), np.asarray(stack.flatten()))
 
 
+def test_the_history_says_what_was_done_and_to_what(person: Person, server: Running, picture: Path) -> None:
+    told = server.stack(picture.read_bytes(), engine="embedded", layers=4)
+    (low, *_, high), base = told["layers"], f"/v1/stacks/{told['id']}"
+    for edit in ({"op": "heal", "layer": low["id"], "under": high["id"]}, {"op": "lock", "layer": [high["id"]]}):
+        assert server.post(f"{base}/edits", {"edits": [edit]}).status == 200
+    person.open(told["id"])
+    person.page.get_by_text("History").click()
+    rows = person.page.locator(".history .name").all_inner_texts()
+    assert rows == ["Taken apart", f"Fill in {low['name']} behind {high['name']}", f"Lock {high['name']}"]
+
+
 def named(stack: unfuse.LayerStack, number: int, told: Any) -> str:
     """The name of the layer that was at a number from the bottom at first."""
     at_first = unfuse.LayerStack(stack.size, stack.past[0].layers) if stack.past else stack

@@ -5,7 +5,8 @@ import { find, stack, travel } from '../state'
 
 const WORDS: Record<string, string> = {
   blend: 'Blend mode of', bring_forward: 'Bring forward', brightness: 'Brightness of', canvas: 'Resize the canvas', contrast: 'Contrast of',
-  drop_shadow: 'Shadow of', hue: 'Hue of', merge_all: 'Merge all', merge_down: 'Merge down', opacity: 'Opacity of', outline: 'Outline of',
+  curves: 'Curves of', drop_shadow: 'Shadow of', extract: 'Keep alone', gradient: 'Gradient of', heal: 'Fill in', hue: 'Hue of',
+  merge_all: 'Merge all', merge_down: 'Merge down', opacity: 'Opacity of', outline: 'Outline of', palette: 'Palette of',
   replace_picture: 'Replace picture of', replace_text: 'Set text of', saturation: 'Saturation of', send_backward: 'Send backward',
 }
 const names = new Map<string, string>() // of layers that are gone by now, too
@@ -23,7 +24,8 @@ function words(name: string, edits: Edit[]): string {
   const edit = edits.find((each) => !(each.op === 'rotate' && edits.length === 3)) // a scale along turned axes
   if (!edit) return name
   const verb = WORDS[edit.op] ?? edit.op[0]!.toUpperCase() + edit.op.slice(1).replaceAll('_', ' ')
-  return `${verb} ${named(edit.layer)}`.trim()
+  const behind = edit.op === 'heal' ? ` behind ${named(edit.under)}` : ''
+  return `${verb} ${named(edit.layer)}`.trim() + behind
 }
 
 export function HistoryPanel() {
