@@ -34,6 +34,8 @@ def table(folder: Path, text: str = TABLE) -> Path:
 def test_every_language_in_every_format(before: LayerStack, tmp_path: Path) -> None:
     to = tmp_path / "out"
     done = module.translate(before, table(tmp_path), to, suffixes=(".png", ".zip"), font="Inter")
+    assert [note.partition(", weight")[0] for note in done[1].notes] == ["'Words': set in Inter"] * 2
+    assert [note.rpartition(" for ")[2] for note in done[1].notes] == ["'Été'", "'Entrée libre'"]
     assert [(each.language, each.files) for each in done] == [
         ("de", ("de.png", "de.zip")),
         ("fr", ("fr.png", "fr.zip")),
@@ -124,4 +126,11 @@ def test_the_command(before: LayerStack, tmp_path: Path, capsys: pytest.CaptureF
     told = capsys.readouterr()
     assert left.value.code == 2
     assert [each["files"] for each in json.loads(told.out)] == [["de.jpg"], ["fr.jpg"], []]
+    assert [len(each["notes"]) for each in json.loads(told.out)] == [2, 2, 0]
     assert "1 of 3 languages failed: pl: pl lacks 'Summer'" in " ".join(told.err.split())
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--font", "Inter"])
+    told = capsys.readouterr()
+    assert [Path(line).name for line in told.out.splitlines()] == ["de.png", "fr.png"]
+    assert "unfuse: note: de: 'Words': set in Inter, weight 700" in told.err
+    assert "for 'Sommer'" in told.err

@@ -114,6 +114,9 @@ def test_a_part_is_replaced_and_the_rest_keeps_its_pixels() -> None:
     old, new = (x["Words"].to_canvas(SIZE) for x in (before, after))
     assert np.array_equal(old[:120], new[:120])
     assert text(after).lines[1].color == (0, 0, 90)
+    again = after.replace_text("Words", "Winter", part="Summer", font="Inter")
+    again = again.replace_text("Words", "No cats", part="no dogs", font="Inter")
+    assert [note.rpartition(" for ")[2] for note in again.notes] == ["'Winter'", "'No cats'"]
     both = before.replace_text("Words", "Winter\n\nNo dogs", font="Inter")
     assert [line.string for line in text(both).lines] == ["Winter", "No dogs"]
     with pytest.raises(StackError, match="says 2 texts, 'Summer', 'Entrance free'"):

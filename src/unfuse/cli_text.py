@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unfuse.errors import UnfuseError
-from unfuse.terminal import progress, read
+from unfuse.terminal import progress, read, remark
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def translate(
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in done], ensure_ascii=False))
     else:
+        remark(f"{each.language}: {note}" for each in done for note in each.notes)
         print(*(f"{to / file}\n" for each in done for file in each.files), sep="", end="")
     if failed := [f"{each.language}: {each.error}" for each in done if each.error]:
         raise UnfuseError(f"{len(failed)} of {len(done)} languages failed: {'; '.join(failed)}")

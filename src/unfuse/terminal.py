@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -196,8 +196,7 @@ def tell(stack: LayerStack, targets: Sequence[Target], as_json: bool, source: st
     if as_json:
         print(json.dumps(about(stack) | {"outputs": places, **measured}, ensure_ascii=False))
         return
-    for note in stack.notes:
-        err.print(f"unfuse: note: {escape(note)}", soft_wrap=True)
+    remark(stack.notes)
     if STANDARD in places:
         return
     if not out.is_terminal:
@@ -214,6 +213,12 @@ def tell(stack: LayerStack, targets: Sequence[Target], as_json: bool, source: st
         out.print(f"Put together again: {off}.")
     for place in places:
         out.print(f"Written: [bold]{escape(place)}[/bold] ({size(place)})", soft_wrap=True)
+
+
+def remark(notes: Iterable[str]) -> None:
+    """Notes, a line each, on standard error."""
+    for note in notes:
+        err.print(f"unfuse: note: {escape(note)}", soft_wrap=True)
 
 
 def about(stack: LayerStack) -> dict[str, Any]:

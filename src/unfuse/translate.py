@@ -25,11 +25,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Translated:
-    """What became of a language: its files, or why there are none."""
+    """What became of a language: its files, or why there are none. `notes` say in which font each text was set, and
+    what a format could not hold as it was.
+    """
 
     language: str
     files: tuple[str, ...]
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def translate(
@@ -70,9 +73,10 @@ def translate(
             edits = list(_edits(rows, places, language, keep, options))
             done = edit(stack, edits) if edits else stack
             names = [f"{language}{suffix}" for suffix in suffixes]
+            notes = [note for note in done.notes if note not in stack.notes]
             for name in names:
-                formats.write(done, Path(to) / name)
-            result.append(Translated(language, tuple(names)))
+                notes += [f"{name}: {note}" for note in formats.write(done, Path(to) / name)]
+            result.append(Translated(language, tuple(names), notes=tuple(notes)))
         except UnfuseError as error:
             result.append(Translated(language, (), str(error)))
         if on_language:

@@ -90,7 +90,8 @@ def replace_text(
     made = remade(old, box=cropped.box, pixels=cropped.pixels, looks=looks)
     assert made.pixels is not None
     made = made.replace(text=reading.colored(now, made.pixels, made.box))
-    others = tuple(note for note in stack.notes if not note.startswith(f"{old.name!r}: set in "))
+    ends = tuple(f" for {_plain(TextBlock(lines).string)!r}" for lines, _, _ in jobs) if part else ""
+    others = (x for x in stack.notes if not (x.startswith(f"{old.name!r}: set in ") and x.endswith(ends)))
     return stack.replace_layer(old.id, made).replace(notes=(*others, *dict.fromkeys(notes)))
 
 
@@ -263,7 +264,7 @@ def _covered(box: Box, lines: Sequence[TextLine], room: float) -> NDArray[np.boo
 
     cover = np.zeros((box.height, box.width), np.uint8)
     for line in lines:
-        corners = reading.roomy(line, room) - (box.left, box.top)
+        corners = reading.roomy(np.array(line.quad), room) - (box.left, box.top)
         cv2.fillConvexPoly(cover, np.round(corners).astype(np.int32), 1)
     return cover.astype(bool)
 
