@@ -97,3 +97,17 @@ def test_bad_files_are_named(tensors: dict[str, Any], tmp_path: Path) -> None:
     save_file({name: tensor for name, tensor in tensors.items() if name != LINEAR}, file)
     with pytest.raises(EngineError, match=rf"lacks the tensors {LINEAR}"):
         Transformer(FOLDER, file=file)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_float8_with_a_scale_for_each_row(tensors: dict[str, Any], shape: tuple[int, ...], tmp_path: Path) -> None:
+    weight = tensors[LINEAR].float()
+    scale = weight.abs().amax(dim=1) / 448
+    stored = (weight / scale[:, None]).to(torch.float8_e4m3fn)
+    module = LINEAR.removesuffix("weight")
+    file = tmp_path / "one.safetensors"
+    save_file({LINEAR: stored, f"{module}weight_scale": scale.reshape(shape)}, file)
+    assert torch.equal(Single(file).read(LINEAR), stored.float() * scale[:, None])
+    save_file({LINEAR: stored, f"{module}weight_scale": torch.ones(3, 2)}, file)
+    with pytest.raises(EngineError, match=r"weight_scale is \(3, 2\), and a scale is one number, or one for each of"):
+        Single(file).read(LINEAR)

@@ -117,10 +117,11 @@ class Qwen:
         qwen_door.check_device(device)
         self.device = sequence.join(device)
         self.transformer = None if transformer is None else qwen_door.existing(transformer)
-        self.folder = qwen_door.find_folder(folder, ("vae",) if self.transformer else ("transformer", "vae"))
+        self.folder = qwen_door.find_folder(folder)
         self.area, self.default_steps, self.language, self.previews, self.say = area, steps, language, previews, say
         self.guidance, self.normalise, self.negative, self.interval = guidance, normalise, negative, interval
         self.shift, self.reuse, self.loras, self.plan_name = shift, reuse, lora.checked(loras), plan
+        qwen_door.check_parts(self.folder, self.loras, self.transformer)
         self.compiled = compiled
         self.dtype = getattr(torch, precision or ("bfloat16" if self.device.startswith("cuda") else "float32"))
         self.weights_sha256 = lora.fingerprint(
@@ -349,9 +350,13 @@ class Qwen:
         """The text encoder's caption of a picture `h w 4` on white; remembered."""
         from PIL import Image
 
+        from unfuse.model.checkpoint import read_json
+        from unfuse.model.text import PROCESSOR
+
         colour, alpha = picture[..., :3], picture[..., 3:]
         shown = Image.fromarray(np.uint8(np.clip(colour * alpha + 1 - alpha, 0, 1) * 255 + 0.5))
         key = hashlib.sha256(shown.tobytes()).hexdigest()
         if key not in self.captions:
+            read_json(self.folder / PROCESSOR)  # said before the text encoder comes
             self.captions[key] = reading.quoted(self.text.caption(shown, self.language), np.asarray(shown))
         return self.captions[key]

@@ -51,22 +51,39 @@ def existing(file: str | Path) -> Path:
     return path
 
 
-def find_folder(folder: str | Path, parts: Sequence[str]) -> Path:
-    """The checkpoint's folder, downloaded where a hub name is given; the weights of `parts` must be there."""
+def find_folder(folder: str | Path) -> Path:
+    """The checkpoint's folder, downloaded where a hub name is given."""
     from unfuse.model import hub
-    from unfuse.model.checkpoint import read_json, weight_files
+    from unfuse.model.checkpoint import read_json
 
     path = Path(folder).expanduser()
     if not path.is_dir():
         if not hub.is_name(str(folder)):
             raise EngineError(f"{path} is not a folder: give the folder of a checkpoint, or its hub name Owner/Name")
         path = hub.download(str(folder))
+    if not (path / "model_index.json").is_file():
+        raise EngineError(
+            f"{path}: model_index.json is missing: give the folder of the release that has it, with the folders "
+            "transformer, vae, text_encoder, tokenizer, processor and scheduler beside it; or download it again"
+        )
     kind = read_json(path / "model_index.json").get("_class_name")
     if kind != PIPELINE:
-        raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}")
-    for part in parts:
-        weight_files(path / part)
+        raise EngineError(f"{path} holds a {kind}, and the engine 'qwen' runs a {PIPELINE}: give the folder of one")
     return path
+
+
+def check_parts(folder: Path, loras: Sequence[tuple[Path, float]], transformer: Path | None) -> None:
+    """Raise EngineError, naming the file, where a part is missing, broken or another model's: before minutes of
+    loading, from headers alone. The text encoder may be left away, where the states of all prompts are given.
+    """
+    from unfuse.model import checkpoint, layered, placement, text
+
+    layered.check_scheduler(folder)
+    placement.stock(folder / "transformer", loras, transformer)
+    checkpoint.vae_params(folder / "vae/config.json")
+    checkpoint.Weights(folder / "vae")
+    if (folder / "text_encoder").is_dir():
+        text.check_files(folder)
 
 
 def check_options(**options: Any) -> None:

@@ -39,6 +39,8 @@ Names = Callable[[str], tuple[str, ...]]
 Take = Callable[[str, Tensor], Tensor]
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+OTHER_MODEL = "not the model that its config describes, take config and weights of one release"
+FRACTIONS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}  # types of weights that stand for themselves
 
 # Our modules and the published ones; where there are three, their tensors are stacked.
 OUTSIDE_BLOCKS = {
@@ -88,7 +90,7 @@ def load_vae(path: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
     folder = path if path.is_dir() else path.parent
     with torch.device("meta"):
         model = VAE(vae_params(folder / "config.json"))
-    return fill(model, Weights(path, without=VIDEO_ONLY), take=fold, dtype=dtype, device=device)
+    return fill(model, Weights(path, without=(VIDEO_ONLY,)), take=fold, dtype=dtype, device=device)
 
 
 def transformer_names(name: str) -> tuple[str, ...]:
@@ -157,6 +159,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise EngineError(f"{path} is missing: the checkpoint is not complete, download it again") from error
     except ValueError as error:
         raise EngineError(f"{path} is not JSON ({error}): download it again") from error
+    if not isinstance(content, dict):
+        raise EngineError(f"{path} holds no JSON object, which is wanted in braces: download it again")
     return content
 
 
@@ -173,23 +177,38 @@ class Stored(Protocol):
 class Weights:
     """The tensors of a safetensors file, or of a folder with one or with shards, read when asked for.
 
-    without: a part of names; tensors with such a name are left alone.
+    without: parts of names; tensors with such a name are left alone.
     """
 
-    def __init__(self, path: Path, without: str | None = None) -> None:
+    def __init__(self, path: Path, without: tuple[str, ...] = ()) -> None:
         self.path = path
         self.files: dict[str, Any] = {}  # tensor name -> open file
         for file in weight_files(path):
-            try:
-                opened: Any = safe_open(file, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise EngineError(f"{file} is broken ({error}): download it again") from error
-            names = (name for name in opened.keys() if without is None or without not in name)  # noqa: SIM118
-            self.files.update(dict.fromkeys(names, opened))
+            self.files |= tensors_in(file, without)
 
     def read(self, name: str) -> Tensor:
         tensor: Tensor = self.files[name].get_tensor(name)
         return tensor
+
+
+def tensors_in(file: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The open file for each tensor in it, but those with one of these parts in their names.
+
+    Raises EngineError when it is broken, or holds whole numbers: they mean nothing without the way back, which each
+    program that quantises has its own of.
+    """
+    try:
+        opened: Any = safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise EngineError(f"{file} is broken ({error}): download it again") from error
+    names = [name for name in opened.keys() if not any(part in name for part in without)]  # noqa: SIM118
+    for name in names:
+        if (kind := opened.get_slice(name).get_dtype()) not in FRACTIONS:
+            raise EngineError(
+                f"{file}: {name} is {kind}, and weights are one of {', '.join(sorted(FRACTIONS))}: take the published "
+                "weights, or a quantised transformer as .gguf (transformer=FILE.gguf); plan='int8' rounds them itself"
+            )
+    return dict.fromkeys(names, opened)
 
 
 def weight_files(path: Path, name: str = WEIGHTS) -> list[Path]:
@@ -199,9 +218,14 @@ def weight_files(path: Path, name: str = WEIGHTS) -> list[Path]:
     index = path / f"{name}.index.json"
     if not index.is_file():
         if not (path / name).is_file():
-            raise EngineError(f"{path} has neither {name} nor {index.name}: the checkpoint is not complete")
+            raise EngineError(
+                f"{path} has neither {name} nor {index.name}: the checkpoint is not complete, download it again"
+            )
         return [path / name]
-    shards = sorted(set(read_json(index)["weight_map"].values()))
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise EngineError(f"{index} names no shards (its 'weight_map'): download it again")
+    shards = sorted(set(named.values()))
     missing = [shard for shard in shards if not (path / shard).is_file()]
     if missing:
         raise EngineError(f"{path} lacks {a_few(missing)}: the checkpoint is not complete, download the rest")
@@ -246,9 +270,9 @@ def check_names(weights: Stored, parameters: Iterable[str], names: Names) -> Non
     """Raise where tensors are missing or left over."""
     wanted = {stored for name in parameters for stored in names(name)}
     if missing := wanted - weights.files.keys():
-        raise EngineError(f"{weights.path} lacks the tensors {a_few(missing)}: not the model that its config describes")
+        raise EngineError(f"{weights.path} lacks the tensors {a_few(missing)}: {OTHER_MODEL}")
     if left := weights.files.keys() - wanted:
-        raise EngineError(f"{weights.path} has unknown tensors {a_few(left)}: not the model that its config describes")
+        raise EngineError(f"{weights.path} has unknown tensors {a_few(left)}: {OTHER_MODEL}")
 
 
 def gather(

@@ -47,8 +47,7 @@ class Layered:
         compiled: bool = False,
     ) -> None:
         """file, compiled: as `Transformer` has them."""
-        scheduler = checkpoint / "scheduler/scheduler_config.json"
-        check(read_json(scheduler), SCHEDULER, scheduler)
+        check_scheduler(checkpoint)
         self.device, self.dtype = device, dtype
         self.reused: list[Reuse] = []  # of the last sample: the prompt's passes, the negative prompt's
         self.vae = load_vae(checkpoint / "vae", device, dtype)
@@ -142,6 +141,12 @@ class Layered:
                 on_step(step, unpack(x, rows, columns))
 
         return unpack(euler(velocity, pack(noise), sigmas, told), rows, columns)
+
+
+def check_scheduler(checkpoint: Path) -> None:
+    """Raise EngineError where the schedule is another than the release's."""
+    path = checkpoint / "scheduler/scheduler_config.json"
+    check(read_json(path), SCHEDULER, path)
 
 
 def level(sigma: float, dtype: torch.dtype) -> Tensor:

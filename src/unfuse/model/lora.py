@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ from unfuse.model.checkpoint import a_few
 PREFIX = re.compile(r"^(base_model\.model\.)?(transformer\.|diffusion_model\.|lora_unet_)?")
 LEAF = re.compile(r"(?P<module>.+)\.(?P<leaf>(lora_A|lora_B|lora_down|lora_up)(\.default)?\.weight|alpha)$")
 DOWN, UP = ("lora_A", "lora_down"), ("lora_B", "lora_up")
+EXAMPLES = "transformer_blocks.0.attn.to_q.lora_A.weight and lora_unet_transformer_blocks_0_attn_to_q.lora_down.weight"
 UNKNOWN_METADATA = ("rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "lora_bias")
 
 
@@ -78,8 +80,17 @@ def read(path: Path, known: dict[str, str]) -> dict[str, Change]:
         else:
             parts[known[found["module"]]][found["leaf"].split(".")[0]] = tensor
     if unknown or not parts:
-        raise EngineError(f"{path} has unknown keys {a_few(unknown) or '(it is empty)'}: no LoRA of the layered model")
-    alpha = default_alpha(path, json.loads(metadata))
+        raise EngineError(
+            f"{path} has unknown keys {a_few(unknown) or '(it is empty)'}: no LoRA of the layered model. Known are "
+            f"such as {EXAMPLES}; take one that was made for Qwen-Image, or merge others with the tool that made them"
+        )
+    try:
+        described = json.loads(metadata)
+        alpha = default_alpha(path, described)
+    except (ValueError, AttributeError) as error:
+        raise EngineError(
+            f"{path}: its lora_adapter_metadata is no JSON object ({error}): download it again"
+        ) from error
     return {module: change(path, module, leaves, alpha) for module, leaves in parts.items()}
 
 
@@ -95,7 +106,13 @@ def change(path: Path, module: str, leaves: dict[str, Tensor], alpha: float | No
     """One module's change out of its tensors."""
     down, up = (next((leaves[leaf] for leaf in names if leaf in leaves), None) for names in (DOWN, UP))
     if down is None or up is None or not down.ndim == up.ndim == 2 or len(down) != up.shape[1]:
-        raise EngineError(f"{path}: {module} has no pair of matrices r x i and o x r: the file is not whole")
+        raise EngineError(
+            f"{path}: {module} has no pair of matrices r x i and o x r: the file is not whole, download it again"
+        )
+    if not all(x.is_floating_point() and bool(x.float().isfinite().all()) for x in leaves.values()):
+        raise EngineError(f"{path}: {module} has whole numbers, or values that are no numbers: download it again")
+    if "alpha" in leaves and leaves["alpha"].numel() != 1:
+        raise EngineError(f"{path}: alpha of {module} is {tuple(leaves['alpha'].shape)}, and one number is wanted")
     rank = len(down)
     scale = float(leaves["alpha"]) if "alpha" in leaves else rank if alpha is None else alpha
     return Change(down, up, scale / rank)
@@ -112,9 +129,14 @@ def fingerprint(weights: str, files: Sequence[tuple[Path, float]]) -> str:
 def checked(loras: str | Path | Iterable[str | Path | tuple[str | Path, float]]) -> list[tuple[Path, float]]:
     """Files with their strengths, 1 where none is said; a file that is not there is an EngineError."""
     files = []
-    for entry in [loras] if isinstance(loras, str | Path) else loras:
-        path, strength = entry if isinstance(entry, tuple) else (entry, 1.0)
+    listed = [loras] if isinstance(loras, str | Path) or not isinstance(loras, Iterable) else loras
+    for entry in listed:
+        path, strength = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, 1.0)
+        if not isinstance(path, str | Path) or not isinstance(strength, int | float) or not math.isfinite(strength):
+            raise EngineError(
+                f"LoRA {entry!r}: give a .safetensors file, or (file, strength) such as ('a.safetensors', 0.8)"
+            )
         if not Path(path).expanduser().is_file():
             raise EngineError(f"LoRA {path} is not a file: give a .safetensors file, or (file, strength)")
-        files.append((Path(path).expanduser(), strength))
+        files.append((Path(path).expanduser(), float(strength)))
     return files

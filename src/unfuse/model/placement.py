@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,32 @@ Placement = Literal["whole", "precomputed", "int8", "streamed", "disk"]
 State = dict[str, Tensor]
 
 
+class Stock(NamedTuple):
+    """What a transformer is made of: its form on the meta device, where its weights are, what is added to them."""
+
+    model: MMDiT
+    weights: Stored
+    loras: LoRAs
+
+
+def stock(folder: Path, loras: Sequence[tuple[Path, float]] = (), file: Path | Stored | None = None) -> Stock:
+    """Find a transformer's parts, and see that they belong together: reads headers and LoRA files, but no weights.
+
+    Raises EngineError as `checkpoint.load_transformer` does, and for LoRA files that do not fit.
+    """
+    opened = Weights(folder) if file is None else file
+    weights: Stored = Single(opened) if isinstance(opened, Path) else opened
+    with torch.device("meta"):
+        model = MMDiT(transformer_params(folder / "config.json"))
+    check_names(weights, shapes_of(model), transformer_names)
+    return Stock(model, weights, LoRAs(loras, weights.files))
+
+
 class Transformer:
     """A published transformer in one of the placements; called as `MMDiT` is, after `prepare` for its noise levels.
 
     file: the weights, instead of those in the folder; a path, or what reads as `Weights` does. compiled: blocks by
-    torch.compile, where they do not stream.
-    Raises EngineError as `checkpoint.load_transformer` does, and for LoRA files that do not fit.
+    torch.compile, where they do not stream. Raises EngineError as `stock` does.
     """
 
     def __init__(
@@ -55,13 +75,8 @@ class Transformer:
         compiled: bool = False,
     ) -> None:
         self.device, self.dtype, self.placement = device, dtype, placement
-        stored = Weights(folder) if file is None else file
-        self.weights: Stored = Single(stored) if isinstance(stored, Path) else stored
-        with torch.device("meta"):
-            self.model = MMDiT(transformer_params(folder / "config.json"))
+        self.model, self.weights, self.loras = stock(folder, loras, file)
         self.shapes = shapes_of(self.model)
-        check_names(self.weights, self.shapes, transformer_names)
-        self.loras = LoRAs(loras, self.weights.files)
         self.ahead: dict[float, Tensor] = {}  # noise level -> depth 2 6d
         streams = placement in ("streamed", "disk")
         here = [name for name in self.shapes if not (streams and name.startswith("blocks."))]

@@ -22,11 +22,11 @@ from unfuse.errors import EngineError
 from unfuse.model.checkpoint import shapes_of, transformer_params, vae_params, weight_files
 from unfuse.model.mmdit import MMDiT, MMDiTParams
 from unfuse.model.placement import Placement
+from unfuse.model.text import TEXT_WEIGHTS
 from unfuse.model.vae import VIDEO_ONLY
 from unfuse.tokens import PATCH
 
 GB = 1e9
-TEXT_WEIGHTS = "model.safetensors"
 TEXT_TOKENS = 512  # at most, see `text.MAX_TOKENS`
 SCHEDULE = 50  # steps whose modulations are counted
 

@@ -31,8 +31,8 @@ class Single:
         self.path = path
         if path.suffix not in (".safetensors", ".gguf"):
             raise EngineError(f"{path}: a transformer in one file is .safetensors or .gguf")
-        self.stored = gguf_tensors(path) if path.suffix == ".gguf" else Weights(path).files
-        spelled = {without_prefix(name): name for name in self.stored if not name.endswith(BESIDE)}
+        self.stored = gguf_tensors(path) if path.suffix == ".gguf" else Weights(path, without=BESIDE).files
+        spelled = {without_prefix(name): name for name in self.stored}
         self.scales = {n: s for n, s in spelled.items() if n.rpartition(".")[2] in SCALES}
         self.files = {name: spelling for name, spelling in spelled.items() if name not in self.scales}
 
@@ -46,7 +46,16 @@ class Single:
             return tensor
         module = name.rpartition(".")[0]
         scales = [self.scales[key] for key in (f"{module}.{s}" for s in SCALES) if key in self.scales]
-        return tensor.float() * (self.stored[scales[0]].get_tensor(scales[0]).float() if scales else 1.0)
+        if not scales:
+            return tensor.float()
+        scale: Tensor = self.stored[scales[0]].get_tensor(scales[0]).float()
+        per_row = scale.numel() > 1 and scale.numel() == len(tensor)
+        if scale.numel() != 1 and not per_row:
+            raise EngineError(
+                f"{self.path}: {scales[0]} is {tuple(scale.shape)}, and a scale is one number, or one for each of the "
+                f"{len(tensor)} rows of {self.files[name]}: take a file that was scaled so, or the published weights"
+            )
+        return tensor.float() * (scale.reshape(-1, 1) if per_row else scale.reshape(()))
 
 
 def without_prefix(name: str) -> str:

@@ -11,6 +11,7 @@ transformer was trained with.
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unfuse.errors import EngineError, require
-from unfuse.model.checkpoint import a_few, read_json
+from unfuse.model.checkpoint import a_few, read_json, tensors_in, weight_files
 
 if TYPE_CHECKING:
     from PIL import Image
 
+TEXT_WEIGHTS = "model.safetensors"
+PROCESSOR = "processor/preprocessor_config.json"
 Language = Literal["en", "zh"]
 
 TEMPLATE = (
@@ -73,10 +76,9 @@ class TextEncoder:
         """Load it. Raises MissingExtra without transformers, EngineError when weights or files are missing."""
         transformers = require("transformers", "qwen", "a prompt or a caption for the engine 'qwen'")
         self.checkpoint, self.device = checkpoint, device
-        for part in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
-            read_json(checkpoint / part)
+        check_files(checkpoint)
+        self.tokenizer = tokenizer(checkpoint / "tokenizer", transformers)
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
             self.model, report = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
                 checkpoint / "text_encoder", dtype=dtype, local_files_only=True, output_loading_info=True
             )
@@ -128,7 +130,7 @@ class TextEncoder:
         transformers' own processor is not used: it wants torchvision for video, whatever it is given.
         """
         transformers = require("transformers", "qwen", "a caption for the engine 'qwen'")
-        read_json(self.checkpoint / "processor/preprocessor_config.json")
+        read_json(self.checkpoint / PROCESSOR)
         processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(
             self.checkpoint / "processor", local_files_only=True
         )
@@ -143,6 +145,33 @@ class TextEncoder:
             "image_grid_thw": seen["image_grid_thw"],
         }
         return {name: tensor.to(self.device) for name, tensor in read.items()}
+
+
+def check_files(checkpoint: Path) -> None:
+    """Raise EngineError, naming the file, where one that a prompt needs is missing or broken; reads headers alone."""
+    tokens = checkpoint / "tokenizer"
+    for part in (checkpoint / "text_encoder/config.json", tokens / "tokenizer_config.json"):
+        read_json(part)
+    if not (tokens / "tokenizer.json").is_file():
+        read_json(tokens / "vocab.json")
+        if not (tokens / "merges.txt").is_file():
+            raise EngineError(f"{tokens / 'merges.txt'} is missing: the checkpoint is not complete, download it again")
+    for file in weight_files(checkpoint / "text_encoder", TEXT_WEIGHTS):
+        tensors_in(file)
+
+
+def tokenizer(folder: Path, transformers: ModuleType) -> Any:
+    """What makes token ids of texts. A damaged one would shift all that a prompt says, so its template is counted."""
+    try:
+        found = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more special
+        raise EngineError(f"{folder} is broken ({error}): download it again") from error
+    if (count := len(found(TEMPLATE.partition("{}")[0]).input_ids)) != TEMPLATE_TOKENS:
+        raise EngineError(
+            f"{folder} reads the template's head as {count} tokens, and the release's as {TEMPLATE_TOKENS}: its files "
+            "are damaged, or another model's; download them again"
+        )
+    return found
 
 
 def together(states: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ def published(folder: Path) -> dict[str, Tensor]:
     if "Autoencoder" not in kind:
         raise EngineError(f"{folder} holds a {kind or 'nameless model'}: a VAE or a transformer can be started from")
     weight_files(folder)
-    files = Weights(folder, without=VIDEO_ONLY)
+    files = Weights(folder, without=(VIDEO_ONLY,))
     return {name: fold(name, files.read(name)).float() for name in files.files}
 
 
