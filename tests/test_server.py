@@ -219,6 +219,25 @@ def test_pictures_have_sizes_and_etags(server: Running, stack: Any) -> None:
     assert server.get(f"{url}&size=0").status == 422
 
 
+def test_a_groups_picture_is_what_its_box_has_on_the_canvas(server: Running) -> None:
+    stack = server.stack(layers=3)
+    edits = [
+        {"op": "group", "layer": [stack["layers"][-1]["id"]], "name": "Some"},
+        {"op": "outline", "layer": "Some", "width": 3},
+        {"op": "move", "layer": "Some", "x": -8, "y": 5},
+    ]
+    told = server.post(f"/v1/stacks/{stack['id']}/edits", {"edits": edits}).json
+    group, here = told["layers"][-1], project(server, stack)["Some"]
+    left, top, right, bottom = (min(max(x, 0), most) for x, most in zip(group["box"], (60, 40) * 2, strict=True))
+    assert (left, top, right, bottom) != tuple(group["box"])
+    shown = server.get(group["url"]).image
+    assert shown.size == (right - left, bottom - top) != (60, 40)
+    np.testing.assert_array_equal(pixels(shown), here.to_canvas((60, 40))[top:bottom, left:right])
+    away = {"edits": [{"op": "move", "layer": "Some", "x": 500}]}
+    gone = server.post(f"/v1/stacks/{stack['id']}/edits", away).json["layers"][-1]
+    assert pixels(server.get(gone["url"]).image).tolist() == [[[0, 0, 0, 0]]]
+
+
 @pytest.mark.parametrize("suffix", [".zip", ".psd"])
 def test_a_stack_is_sent_as_a_file(server: Running, suffix: str, tmp_path: Path) -> None:
     here = unfuse.decompose(picture_of(), 3, engine="fake").move(-1, x=3)

@@ -49,6 +49,12 @@ export function bounds(box: Box, way: Affine): Box {
   return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)]
 }
 
+/** What a box has on a canvas; without width or height where that is nothing. */
+export const onCanvas = ([left, top, right, bottom]: Box, { width, height }: { width: number; height: number }): Box => {
+  const [x, y] = [Math.max(left, 0), Math.max(top, 0)]
+  return [x, y, Math.max(x, Math.min(right, width)), Math.max(y, Math.min(bottom, height))]
+}
+
 export const union = (boxes: Box[]): Box => [
   Math.min(...boxes.map((box) => box[0])), Math.min(...boxes.map((box) => box[1])),
   Math.max(...boxes.map((box) => box[2])), Math.max(...boxes.map((box) => box[3])),

@@ -5,7 +5,7 @@
  * part in which it moves is drawn.
  */
 import { walk, type Affine, type Box, type Layer, type Stack } from './api'
-import { IDENTITY, bounds } from './geometry'
+import { IDENTITY, bounds, onCanvas } from './geometry'
 import { SIZE, proxyOf } from './proxies'
 import { live, shown, solo, stack } from './state'
 
@@ -49,7 +49,8 @@ function draw(context: Context, raw: Layer, inside = false): void {
     if (delta !== IDENTITY) context.transform(delta[0], delta[3], delta[1], delta[4], delta[2], delta[5])
     if (bitmap) context.drawImage(bitmap, left, top, right - left, bottom - top)
   } else if (rests(layer) && proxyOf(raw) && stack.value) {
-    context.drawImage(proxyOf(raw)!, 0, 0, stack.value.width, stack.value.height) // of groups it is on the canvas
+    const [left, top, right, bottom] = onCanvas(layer.box, stack.value) // which is what a group's picture shows
+    context.drawImage(proxyOf(raw)!, left, top, right - left, bottom - top)
   } else if (plain(layer) && !filter && [...walk(layer.layers)].every((inner) => shown(inner).layer.blend_mode === 'normal')) {
     for (const inner of layer.layers) draw(context, inner, within)
   } else {

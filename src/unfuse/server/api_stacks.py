@@ -161,7 +161,9 @@ DRAWN: Any = {200: {"content": {"image/png": {}, "image/webp": {}}}, 304: {"desc
 async def layer_picture(
     request: Request, stack: str, picture: str, size: Size = None, v: Hash = None, if_none_match: IfNoneMatch = None
 ) -> Response:
-    """A layer as `<id>.png` or `<id>.webp`, cropped to its box, as it shows but for opacity and blend mode."""
+    """A layer as `<id>.png` or `<id>.webp`, as it shows but for opacity and blend mode, cropped to its box; a group to
+    what its box has on the canvas, one clear pixel where that is nothing.
+    """
     server, owner = here(request)
     row = server.store.stack(owner, stack)
     number, dot, suffix = picture.rpartition(".")
@@ -169,7 +171,7 @@ async def layer_picture(
     if entry is None or f"{dot}{suffix}" not in SUFFIXES:
         raise NotFound(f"stack {stack!r} has no layer picture {picture!r}: ask for ID.png or ID.webp")
     version = entry.get("hash") or row.project[: shelf.SHORT]
-    name = "layer" if "hash" in entry else f"group-{hashlib.sha256(number.encode()).hexdigest()[: shelf.SHORT]}"
+    name = "layer" if "hash" in entry else f"cropped-{hashlib.sha256(number.encode()).hexdigest()[: shelf.SHORT]}"
     return await drawn(server, row, number, (name, version, size), f".{suffix}", v, if_none_match)
 
 

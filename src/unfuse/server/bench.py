@@ -18,7 +18,7 @@ import numpy as np
 from unfuse import formats, recipe
 from unfuse.composite import flatten
 from unfuse.errors import StackError, UnfuseError
-from unfuse.layers import LayerStack, Pixels
+from unfuse.layers import Box, Layer, LayerStack, Pixels
 from unfuse.pixels import quantise, read, resize, to_float
 from unfuse.saving import replacing, write_flat
 from unfuse.server import shelf
@@ -65,8 +65,7 @@ class Bench:
         elif what == "original":
             pixels = self.required(folder)
         else:
-            layer = stack[what]
-            pixels = layer.to_canvas(stack.size) if layer.pixels is None else layer.pixels
+            pixels = cropped(stack[what], stack.size)
         shown = shrunk(pixels, size)
         if target.endswith(".png"):  # a layer at its own size is encoded already
             with replacing(target) as file:
@@ -170,6 +169,15 @@ def inside(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+def cropped(layer: Layer, size: tuple[int, int]) -> Pixels:
+    """The pixels of a layer; of a group, what its box has on the canvas, one clear pixel where that is nothing."""
+    if layer.pixels is not None:
+        return layer.pixels
+    canvas = Box(0, 0, *size)
+    part = layer.box.intersection(canvas)
+    return np.ascontiguousarray(layer.to_canvas(size)[part.within(canvas)]) if part else np.zeros((1, 1, 4), np.uint8)
 
 
 def shrunk(pixels: Pixels, size: int | None) -> Pixels:
