@@ -126,6 +126,14 @@ def test_pipes_from_end_to_end(picture: Path) -> None:
     assert sorted(os.listdir()) == ["poster.png"]
 
 
+def test_the_picture_is_read_once(picture: Path) -> None:
+    script = f'exec "$@" <(cat {picture}) --engine fake --json -o out.zip'  # what a pipe held is gone after that
+    command = ["bash", "-c", script, "bash", *COMMAND, "decompose"]
+    end = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert (end.returncode, end.stderr) == (0, b"")
+    assert json.loads(end.stdout)["recomposition"] == {"max": 0.0, "mean": 0.0}
+
+
 def test_a_reader_that_has_read_enough_is_no_error(picture: Path) -> None:
     arguments = [*COMMAND, "decompose", "poster.png", "--engine", "fake", "-o", "-"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

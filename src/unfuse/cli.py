@@ -113,14 +113,13 @@ def decompose(
     source = standard_input() if picture == STANDARD else picture
     options: dict[str, Any] = {"prompt": prompt, "steps": steps, "seed": seed, "text": text}
     options["engine"] = engine_of(engine, settings)
-    options["limit_megapixels"] = limit_megapixels
     began = time.monotonic()
     with progress() as shown:
         task = shown.add_task(f"Decomposing {escape(picture)}", total=None)
-        stack = decompose(source, number(layers), on_step=follow(shown, task), **options)
+        original = pixels.read(source, limit_megapixels=limit_megapixels)
+        stack = decompose(original, number(layers), on_step=follow(shown, task), **options)
         shown.update(task, description="Writing")
         stack = write(stack, targets)
-        original = pixels.read(source, limit_megapixels=limit_megapixels)
         error = residual(stack, pixels.quantise(original.pixels, original.depth))
     seconds = round(time.monotonic() - began, 3)
     tell(stack, targets, as_json, picture, recomposition=error._asdict(), seconds=seconds)

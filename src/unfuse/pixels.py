@@ -34,7 +34,7 @@ from unfuse.errors import PictureError
 if TYPE_CHECKING:
     from PIL import Image
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Picture"
 Levels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
@@ -135,7 +135,8 @@ def resize(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
 
 
 def read(source: Source, *, limit_megapixels: float = 200) -> Picture:
-    """Read a picture: a path, the bytes of a file, a PIL image, or an array, a tensor of torch too.
+    """Read a picture: a path, the bytes of a file, a PIL image, or an array, a tensor of torch too; one that was read
+    already is as it is.
 
     An array is `h w`, `h w 3` or `h w 4` (straight alpha), uint8, uint16, or float32/float64 in 0..1, which is rounded
     to 16 bit. Raises PictureError, one line, for what is not there, not a picture, broken, cut short, or larger than
@@ -144,6 +145,8 @@ def read(source: Source, *, limit_megapixels: float = 200) -> Picture:
     if type(source).__module__ == "torch":
         tensor: Any = source
         source = (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, np.ndarray):
         return _picture(_array_levels(source, limit_megapixels), None, DPI, None)
     from PIL import Image

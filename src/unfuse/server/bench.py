@@ -177,7 +177,7 @@ def cropped(layer: Layer, size: tuple[int, int]) -> Pixels:
         return layer.pixels
     canvas = Box(0, 0, *size)
     part = layer.box.intersection(canvas)
-    return np.ascontiguousarray(layer.to_canvas(size)[part.within(canvas)]) if part else np.zeros((1, 1, 4), np.uint8)
+    return layer.to_canvas(size)[part.within(canvas)].copy() if part else np.zeros((1, 1, 4), np.uint8)
 
 
 def shrunk(pixels: Pixels, size: int | None) -> Pixels:
