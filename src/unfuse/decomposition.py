@@ -40,10 +40,11 @@ def decompose(
     """Decompose one picture into a stack of at most `layers` layers, bottom to top, that flattens back to it.
 
     source: path, bytes, PIL image, `h w 3|4` array, or what `pixels.read` made of one (see there). layers: 1 to 16 (20
-    for the engine 'qwen'), or "auto": as many as the engine finds. prompt: a caption of the whole, for engines that read one. steps: sampling
-    steps, None for the engine's own number. seed: same seed, same bits on the same machine. text: whether text is read,
-    so that layers of it have `text` and are called by their words; None where the extra `text` is installed. on_step:
-    called with `engines.Step` after each step; what it raises stops the work (raise `errors.Cancelled`).
+    for the engine 'qwen'), or "auto": as many as the engine finds. prompt: a caption of the whole, for engines that
+    read one. steps: sampling steps, None for the engine's own number. seed: same seed, same bits on the same machine.
+    text: whether text is read, so that layers of it have `text` and are called by their words; None where the extra
+    `text` is installed. on_step: called with `engines.Step` after each step; what it raises stops the work (raise
+    `errors.Cancelled`).
 
     Raises PictureError for what is not a picture, EngineError for what the engine cannot do, MissingExtra for a text
     that is to be read where nothing can read it.
