@@ -118,3 +118,18 @@ def test_the_cpu_time_is_told() -> None:
     config = json.loads((CHECKPOINT / "transformer/config.json").read_text())
     assert config["num_layers"] == 3
     assert "on this CPU about" in planning.cpu_time(CHECKPOINT, torch.float32, (64, 48), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "a second"),
+        (59, "59 seconds"),
+        (600, "10 minutes"),
+        (5e4, "14 hours"),
+        (4e5, "5 days"),
+        (1e8, "1157 days"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert planning.duration(seconds) == said

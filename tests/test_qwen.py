@@ -129,8 +129,15 @@ def test_cancelling(engine: Qwen) -> None:
 def test_an_empty_prompt_is_captioned_once_and_the_caption_is_told(
     engine: Qwen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(engine, "say", told.append)
     monkeypatch.setattr(engine.text, "caption", partial(engine.text.caption, max_tokens=6))
-    (answer,) = run(engine, prompts=["  "])
+
+    def at_once(step: Step) -> None:  # in time to stop
+        assert told[-1].startswith("caption, by the text encoder: ")
+
+    (answer,) = run(engine, prompts=["  "], on_step=at_once)
+    assert told == [f"caption, by the text encoder: {answer.caption}"]
     assert f"caption, by the text encoder: {answer.caption}" in answer.notes
     assert list(engine.captions.values()) == [answer.caption]
     (again,) = run(engine, prompts=[answer.caption])
@@ -165,6 +172,9 @@ def test_auto_says_that_it_does_not_know(engine: Qwen) -> None:
         ({"pictures": np.zeros((1, 50, 64, 4), np.float32)}, "multiples of 16"),
         ({"pictures": np.zeros((1, 48, 64, 3), np.float32)}, "b h w 4"),
         ({"pictures": np.zeros((1, 48, 64, 4))}, "float64: float32"),
+        ({"seeds": [2**64]}, r"seed is 18446744073709551616: a whole number from -2\^63"),
+        ({"seeds": [0.5]}, r"seed is 0\.5: a whole number"),
+        ({"prompts": ["a \udcff"]}, "the prompt 'a .udcff' is no text in Unicode"),
     ],
 )
 def test_wrong_input_is_refused(engine: Qwen, change: dict[str, Any], message: str) -> None:
@@ -212,6 +222,9 @@ def test_out_of_memory_falls_to_the_next_plan_and_at_last_says_so() -> None:
     with pytest.raises(EngineError, match="under the last plan too: take a smaller area"):
         run(planned, on_step=full)
     assert "model" not in vars(planned)
+    errors.append(RuntimeError("CUDA error: out of memory"))  # as page-locking says it
+    run(planned, on_step=full)
+    assert any("'int8' on cpu (CUDA error: out of memory): going on" in line for line in told)
     errors.append(RuntimeError("not memory"))
     with pytest.raises(RuntimeError, match="not memory"):
         run(planned, on_step=full)
@@ -278,13 +291,54 @@ def test_states_of_prompts_without_a_text_encoder(engine: Qwen, folder: Path) ->
     np.testing.assert_allclose(run(blind)[0].pixels, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("states", "found"),
+    [
+        ((1, 5, 32), r"\(1, 5, 32\) torch.float32"),
+        ((5, 31), r"\(5, 31\)"),
+        ((0, 32), r"\(0, 32\)"),
+        (None, "ndarray"),
+        (float("nan"), r"\(5, 32\)"),
+    ],
+)
+def test_states_that_are_none_are_refused(states: Any, found: str) -> None:
+    import torch
+
+    engine, given = Qwen(CHECKPOINT, device="cpu", guidance=1, say=lambda _: None), np.zeros((5, 32))
+    made: Any = torch.zeros(states) if isinstance(states, tuple) else torch.full((5, 32), states or 0.0)
+    engine.states = {"a red sneaker": given if states is None else made}  # type: ignore[dict-item]
+    with pytest.raises(EngineError, match=rf"states of 'a red sneaker' are {found}.*: a tensor t d .* d 32, as"):
+        run(engine)
+
+
+def test_a_prompt_that_is_too_long_is_told(engine: Qwen) -> None:
+    (answer,) = run(engine, prompts=["very " * 600 + "red"], steps=1)
+    assert any(note.startswith("only the first 512 tokens of the caption count") for note in answer.notes)
+    (answer,) = run(engine, steps=1)
+    assert not any("tokens" in note for note in answer.notes)
+
+
+def test_without_a_compiler_the_cure_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = Qwen(CHECKPOINT, device="cpu", compiled=True, say=lambda _: None)
+    with pytest.raises(
+        EngineError, match=r"cannot be compiled here \(.*compiler.*\): leave 'compiled' off, or install"
+    ):
+        run(compiled, steps=1)
+
+
 def test_damaged_weights_are_not_layers(folder: Path) -> None:
     file = max((folder / "transformer").glob("*.safetensors"), key=lambda path: path.stat().st_size)
     content = bytearray(file.read_bytes())
     content[-4000:] = b"\xff" * 4000  # the length is right, the numbers are not
     file.write_bytes(content)
+    told: list[Step] = []
     with pytest.raises(EngineError, match=r"no numbers: a file of its weights is damaged"):
-        run(Qwen(folder, device="cpu", say=lambda _: None))
+        run(Qwen(folder, device="cpu", say=lambda _: None), on_step=told.append)
+    assert told == []  # said in the first step, and the others are spared
 
 
 def test_a_text_encoder_cut_short_is_named(folder: Path) -> None:
@@ -311,7 +365,8 @@ def test_a_lora_changes_the_layers_and_the_fingerprint(engine: Qwen, tmp_path: P
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"area": 100}, "area is 100: 256 pixels or more"),
+        ({"area": 100}, "area is 100: 256 to 16777216 pixels"),
+        ({"area": 1e30}, "area is 1e.30: 256 to 16777216 pixels"),
         ({"steps": 0}, "steps is 0: 1 or more"),
         ({"steps": "many"}, "steps is 'many'"),
         ({"guidance": 0.5}, "guidance is 0.5: 1 for none"),
@@ -320,14 +375,23 @@ def test_a_lora_changes_the_layers_and_the_fingerprint(engine: Qwen, tmp_path: P
         ({"negative": 3}, "negative is 3: a text"),
         ({"interval": (0.5, 0.1)}, "interval is"),
         ({"interval": (0.5,)}, "interval is"),
+        ({"interval": 5}, "interval is 5: two noise levels"),
+        ({"interval": "ab"}, "interval is ab: two noise levels"),
         ({"shift": 0.0}, "shift is 0.0: above 0"),
         ({"reuse": 1.0}, "reuse is 1.0"),
         ({"plan": "fast"}, "plan 'fast' is unknown: one of whole, swapped"),
         ({"precision": "float16"}, "precision 'float16' is unknown: one of float32, bfloat16"),
         ({"language": "fr"}, "language 'fr' is unknown: one of en, zh"),
         ({"device": "gpu"}, "device 'gpu' is unknown: 'cpu', 'cuda'"),
+        ({"device": "meta"}, "device 'meta' is unknown: 'cpu', 'cuda'.*memory plans"),
+        ({"device": 5}, "device 5 is unknown"),
+        ({"transformer": 5}, "transformer 5 is not a file: give a .safetensors or .gguf"),
         ({"say": "loud"}, "say is 'loud'"),
         ({"loras": ["nothing.safetensors"]}, "LoRA nothing.safetensors is not a file"),
+        ({"loras": 5}, r"LoRA 5: give a \.safetensors file, or"),
+        ({"loras": None}, "LoRA None: give"),
+        ({"loras": [("a.safetensors", "b")]}, r"LoRA \('a.safetensors', 'b'\): give"),
+        ({"loras": [("a.safetensors", 1, 2)]}, "LoRA .*, 1, 2.: give"),
     ],
 )
 def test_wrong_options_are_refused(option: dict[str, Any], message: str) -> None:

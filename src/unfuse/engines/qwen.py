@@ -258,14 +258,22 @@ class Qwen:
                 slots, told = self.denoise(asked, captions)
                 break
             except (MemoryError, RuntimeError) as error:
-                if not qwen_door.out_of_memory(error):
+                if qwen_door.out_of_memory(error):
+                    self.fall(error)
+                elif qwen_door.cannot_compile(error):
+                    said = next(iter(str(error).splitlines()), "")
+                    raise EngineError(
+                        f"the blocks cannot be compiled here ({said}): leave 'compiled' off, or install what "
+                        "torch.compile needs, a C++ compiler and for a GPU triton"
+                    ) from error
+                else:
                     raise
-                self.fall(error)
         told = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
         answers = []
         for i, picture in enumerate(asked.pictures):
             whole, found = slots[i][0], slots[i][1:]
-            about = qwen_door.notes(asked.layers[i], captions[i], bool(asked.prompts[i].strip()))
+            given, tokens = bool(asked.prompts[i].strip()), len(self.states[captions[i]])
+            about = qwen_door.notes(asked.layers[i], captions[i], given, tokens)
             if picture is None:
                 about += (
                     qwen_door.LIMITED,
@@ -278,16 +286,24 @@ class Qwen:
 
     def read(self, asked: Asked) -> list[str]:
         """The prompts, captions where they are empty; and the states of all that is said, in `self.states`."""
+        from unfuse.model.checkpoint import transformer_params
+
         captions = [
             prompt if prompt.strip() or picture is None else self.caption(picture)
             for picture, prompt in zip(asked.pictures, asked.prompts, strict=True)
         ]
+        for caption, prompt in zip(captions, asked.prompts, strict=True):
+            if caption != prompt:  # in time to stop, if it is wrong
+                self.say(f"caption, by the text encoder: {caption}")
         said = set(captions) | (set() if self.guidance == 1 else {self.negative})
         if len(self.states) > MOST_STATES:
             self.states.clear()
         for text in sorted(said - self.states.keys()):
             states, _ = self.text.encode([text])
             self.states[text] = states[0].cpu()
+        width = transformer_params(self.folder / "transformer/config.json").text_width
+        for text in said:
+            qwen_door.check_states(text, self.states[text], width)
         return captions
 
     def denoise(self, asked: Asked, captions: list[str]) -> tuple[dict[int, NDArray[np.float32]], list[str]]:
@@ -298,10 +314,10 @@ class Qwen:
         counts, steps = asked.counts, asked.steps
         groups = [[i for i, c in enumerate(counts) if c == count] for count in sorted(set(counts))]
         for nth, group in enumerate(groups):
-            told = None if asked.on_step is None else self.teller(asked.on_step, nth * steps, len(groups) * steps)
+            told = self.teller(asked.on_step, nth * steps, len(groups) * steps)
             latents = self.sample(asked, group, [captions[i] for i in group], told)
-            qwen_door.check_finite(bool(latents.isfinite().all()))
             slots |= {i: self.model.decode(frames).cpu().numpy() for i, frames in zip(group, latents, strict=True)}
+            qwen_door.check_finite(all(bool(np.isfinite(slots[i]).all()) for i in group))
             passes += sum(row.passes for row in self.model.reused)
             reused += sum(row.reused for row in self.model.reused)
             largest = max([largest, *(row.largest for row in self.model.reused)])
@@ -309,7 +325,7 @@ class Qwen:
         return slots, [cache] if passes else []
 
     def sample(
-        self, asked: Asked, group: list[int], captions: list[str], on_step: Callable[[int, Tensor], None] | None
+        self, asked: Asked, group: list[int], captions: list[str], on_step: Callable[[int, Tensor], None]
     ) -> Tensor:
         """Clean latents `b l+1 c h/8 w/8` of those of what was asked for that get equally many layers."""
         import torch
@@ -335,10 +351,16 @@ class Qwen:
             on_step=on_step,
         )
 
-    def teller(self, on_step: OnStep, before: int, total: int) -> Callable[[int, Tensor], None]:
-        """What turns the sampler's steps into the engine's; a preview is the first picture's layers in a row."""
+    def teller(self, on_step: OnStep | None, before: int, total: int) -> Callable[[int, Tensor], None]:
+        """What turns the sampler's steps into the engine's; a preview is the first picture's layers in a row.
+
+        Damaged weights show in the first step, and the others are spared.
+        """
 
         def told(step: int, latents: Tensor) -> None:
+            qwen_door.check_finite(bool(latents.isfinite().all()))
+            if on_step is None:
+                return
             preview = None
             if self.previews:
                 preview = rearrange(self.model.decode(latents[0, 1:]).cpu().numpy(), "l h w c -> h (l w) c")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,21 @@ from unfuse.composite import over
 from unfuse.engines import Count
 from unfuse.errors import EngineError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PIPELINE = "QwenImageLayeredPipeline"
 PLANS = ("whole", "swapped", "precomputed", "int8", "streamed", "disk")  # see `model.plan`
 SIDE = 16  # the VAE's eighth times the patch's half
+MOST_AREA = 4096 * 4096  # sixteen times what the release knows
 MOST_LAYERS = 20  # that the model was trained with
 AUTO_LAYERS = 4  # the release's default
 STEPS = "1 or more, 50 for full quality"
 NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "area": (lambda x: x >= SIDE**2 and x == int(x), f"{SIDE**2} pixels or more, such as 409600, which is 640 x 640"),
+    "area": (
+        lambda x: SIDE**2 <= x <= MOST_AREA and x == int(x),
+        f"{SIDE**2} to {MOST_AREA} pixels, such as 409600, which is 640 x 640",
+    ),
     "steps": (lambda x: x >= 1 and x == int(x), STEPS),
     "guidance": (lambda x: x >= 1, "1 for none, or more, 4 as released"),
     "shift": (lambda x: x > 0, "above 0, or None for the release's own"),
@@ -45,10 +52,9 @@ LIMITED = (
 
 def existing(file: str | Path) -> Path:
     """A weights file that must be there."""
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise EngineError(f"transformer {path} is not a file: give a .safetensors or .gguf file, or leave it out")
-    return path
+    if not isinstance(file, str | Path) or not Path(file).expanduser().is_file():
+        raise EngineError(f"transformer {file} is not a file: give a .safetensors or .gguf file, or leave it out")
+    return Path(file).expanduser()
 
 
 def find_folder(folder: str | Path) -> Path:
@@ -97,9 +103,10 @@ def check_options(**options: Any) -> None:
     for name, allowed in CHOICES.items():
         if not any(options[name] is each or (isinstance(each, str) and options[name] == each) for each in allowed):
             raise EngineError(f"{name} {options[name]!r} is unknown: one of {', '.join(str(each) for each in allowed)}")
-    low, high = pair if len(pair := tuple(options["interval"])) == 2 else (1, 0)
-    if not all(isinstance(level, int | float) for level in (low, high)) or not 0 <= low <= high <= 1:
-        raise EngineError(f"interval is {options['interval']}: two noise levels in 0..1, the lower one first")
+    pair = options["interval"]
+    levels = pair if isinstance(pair, tuple | list) and all(isinstance(x, int | float) for x in pair) else ()
+    if len(levels) != 2 or not 0 <= levels[0] <= levels[1] <= 1:
+        raise EngineError(f"interval is {pair}: two noise levels in 0..1, the lower one first, such as [0.2, 0.9]")
     if not callable(options["say"]):
         raise EngineError(f"say is {options['say']!r}: a function that is told lines, from Python alone")
     if not isinstance(options["negative"], str):
@@ -107,13 +114,18 @@ def check_options(**options: Any) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise EngineError where torch does not know a device, or it is not there."""
+    """Raise EngineError where the engine does not know a device, or it is not there."""
     import torch
 
+    unknown = f"device {device!r} is unknown: 'cpu', 'cuda', or 'cuda:1' for a second GPU"
+    if not isinstance(device, str):
+        raise EngineError(unknown)
     try:
         kind = torch.device(device)
     except RuntimeError as error:
-        raise EngineError(f"device {device!r} is unknown: 'cpu', 'cuda', or 'cuda:1' for a second GPU") from error
+        raise EngineError(unknown) from error
+    if kind.type not in ("cpu", "cuda"):
+        raise EngineError(f"{unknown}; for others its memory plans are not made")
     if kind.type == "cuda" and not torch.cuda.is_available():
         raise EngineError(
             f"device is {device!r}, and torch {torch.__version__} sees no GPU: leave device out to run on the CPU, or "
@@ -124,10 +136,16 @@ def check_device(device: str) -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out: the GPU's, or the CPU's in torch's words."""
+    """Whether an error says that memory has run out: the GPU's, or the CPU's in torch's words, page-locked or not."""
     import torch
 
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "Cannot allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+
+
+def cannot_compile(error: BaseException) -> bool:
+    """Whether an error comes from torch.compile."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
 def nearest(side: float) -> int:
@@ -162,6 +180,31 @@ def check(count: int, layers: Sequence[Count], prompts: Sequence[str], steps: in
             raise EngineError(f"layers is {each}: 1 to {MOST_LAYERS}, or 'auto'")
     if steps < 1:
         raise EngineError(f"steps is {steps}: {STEPS}")
+    for seed in seeds:
+        if not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**64:
+            raise EngineError(f"seed is {seed}: a whole number from -2^63 to 2^64 - 1, 0 as a rule")
+    for prompt in prompts:
+        if not isinstance(prompt, str) or any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise EngineError(f"the prompt {prompt!r} is no text in Unicode: write it anew, in UTF-8")
+
+
+def check_states(text: str, states: Tensor, width: int | None) -> None:
+    """Raise EngineError where the states of a prompt, which may come from elsewhere, are not what the model reads."""
+    import torch
+
+    if not (
+        isinstance(states, torch.Tensor)
+        and states.ndim == 2
+        and len(states) > 0
+        and states.shape[1] == width
+        and states.is_floating_point()
+        and bool(states.isfinite().all())
+    ):
+        found = f"{tuple(states.shape)} {states.dtype}" if isinstance(states, torch.Tensor) else type(states).__name__
+        raise EngineError(
+            f"the states of {text!r} are {found}: a tensor t d of finite floats is wanted, a row for each token and d "
+            f"{width}, as model.text.TextEncoder.encode([prompt])[0][0] is"
+        )
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
@@ -179,12 +222,16 @@ def check_finite(finite: bool) -> None:
         )
 
 
-def notes(count: Count, caption: str, given: bool) -> tuple[str, ...]:
+def notes(count: Count, caption: str, given: bool, tokens: int) -> tuple[str, ...]:
     """What the user should know of one picture's layers: how many and why, and the caption that was used."""
+    from unfuse.model.text import MAX_TOKENS
+
     lines = []
     if count == "auto":
         lines.append(f"{AUTO_LAYERS} layers: the model cannot tell how many there are, and this is its usual number")
     lines.append(f"caption, {'as given' if given else 'by the text encoder'}: {caption}")
+    if tokens >= MAX_TOKENS:
+        lines.append(f"only the first {MAX_TOKENS} tokens of the caption count, and it reaches that: shorten it")
     return tuple(lines)
 
 

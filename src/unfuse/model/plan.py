@@ -273,8 +273,15 @@ def cpu_time(folder: Path, dtype: torch.dtype, size: tuple[int, int], slots: int
     params = transformer_params(folder / "transformer/config.json")
     factor = vae_params(folder / "vae/config.json").factor
     work = passes * flops(params, tokens_of(factor, size, slots))
-    hours = work / cpu_speed(dtype) / 3600
     return (
-        f"on this CPU about {hours:.2g} hours at the speed of one large matrix product just now; it will be more: "
-        "attention is slower, and weights that come from disk have to be read"
+        f"on this CPU about {duration(work / cpu_speed(dtype))} at the speed of one large matrix product just now; it "
+        "will be more: attention is slower, and weights that come from disk have to be read"
     )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "40 seconds", "14 hours", "5 days"."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else "a second"
