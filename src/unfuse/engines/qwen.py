@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from unfuse import reading
 from unfuse.engines import Count, EngineLayers, OnStep, Step, qwen_door
 from unfuse.engines.qwen_door import AUTO_LAYERS, SIDE, nearest
 from unfuse.errors import EngineError, require
+from unfuse.model.hub import to_stderr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     from unfuse.model.text import Language, TextEncoder
 
 MOST_STATES = 64  # prompts whose states are remembered
-
-
-def to_stderr(line: str) -> None:
-    """Tell whoever waits; of several processes under torchrun, the first one tells."""
-    if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +111,7 @@ class Qwen:
         qwen_door.check_device(device)
         self.device = sequence.join(device)
         self.transformer = None if transformer is None else qwen_door.existing(transformer)
-        self.folder = qwen_door.find_folder(folder)
+        self.folder = qwen_door.find_folder(folder, say)
         self.area, self.default_steps, self.language, self.previews, self.say = area, steps, language, previews, say
         self.guidance, self.normalise, self.negative, self.interval = guidance, normalise, negative, interval
         self.shift, self.reuse, self.loras, self.plan_name = shift, reuse, lora.checked(loras), plan

@@ -57,8 +57,8 @@ def existing(file: str | Path) -> Path:
     return Path(file).expanduser()
 
 
-def find_folder(folder: str | Path) -> Path:
-    """The checkpoint's folder, downloaded where a hub name is given."""
+def find_folder(folder: str | Path, say: Callable[[str], None]) -> Path:
+    """The checkpoint's folder, downloaded where a hub name is given; `say` is told of it."""
     from unfuse.model import hub
     from unfuse.model.checkpoint import read_json
 
@@ -66,7 +66,7 @@ def find_folder(folder: str | Path) -> Path:
     if not path.is_dir():
         if not hub.is_name(str(folder)):
             raise EngineError(f"{path} is not a folder: give the folder of a checkpoint, or its hub name Owner/Name")
-        path = hub.download(str(folder))
+        path = hub.download(str(folder), say)
     if not (path / "model_index.json").is_file():
         raise EngineError(
             f"{path}: model_index.json is missing: give the folder of the release that has it, with the folders "
