@@ -14,7 +14,7 @@ import torch
 from parts import tiny_pack
 from PIL import Image
 
-from unfuse.corpus.compose import READABLE
+from unfuse.corpus.compose import NOISE, READABLE, weather
 from unfuse.errors import UnfuseError
 from unfuse.saliency import Saliency, session
 from unfuse.train import jpeg, loop, remix, slots, weights
@@ -55,6 +55,18 @@ def test_the_same_numbers_make_the_same_designs(designs: tuple[torch.Tensor, tor
     first, again, other = (remix.remixed(*designs, 2, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_weather_is_as_rough_on_the_device_as_on_the_cpu() -> None:
+    grey = np.full((1500, 16, 16, 3), 128 / 255, np.float32)  # on which only noise shows
+    rng = np.random.default_rng(0)
+    drawn = np.stack([weather(picture, rng) for picture in grey])
+    made = remix.weathered(torch.from_numpy(grey).permute(0, 3, 1, 2), rng).permute(0, 2, 3, 1).numpy()
+    cpu, device = (found.std((1, 2, 3)) for found in (drawn, made))
+    assert (cpu > 1e-3).mean() == pytest.approx((device > 1e-3).mean(), abs=0.06)  # four standard deviations
+    assert 0.5 * NOISE[0] < (cpu > 1e-3).mean() < 1.2 * NOISE[0]  # JPEG takes some of it away
+    for spread in (cpu, device):
+        assert NOISE[1][1] / 2 < spread.max() < NOISE[1][1] * 1.1
 
 
 def test_objects_stay_where_they_are_to_each_other(designs: tuple[torch.Tensor, torch.Tensor]) -> None:

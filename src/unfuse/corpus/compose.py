@@ -37,6 +37,9 @@ SOLID = 160  # pixels of a solid's side
 STYLES = {"plain": 0.26, "shadow": 0.26, "sticker": 0.14, "floor": 0.14, "photo-card": 0.08, "collage": 0.12}
 RAISED = 0.15  # of the large lines of text are solid letters in a material
 READABLE = 0.22  # difference of luminance to what lies below
+BLUR = 0.2, (0.3, 0.8)  # of the pictures so many, with a standard deviation in pixels from here to there
+NOISE = 0.25, (0.003, 0.02)  # likewise, with one of levels in 0..1
+JPEG = 0.5, (35, 96)  # likewise, at a quality from here to before there
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +76,15 @@ def flat(layers: list[Drawn]) -> NDArray[np.float32]:
 
 
 def weather(picture: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
-    """What pictures collect on their way: grading, blur, sensor noise, JPEG. `h w 3` in and out."""
+    """What pictures collect on their way: blur, sensor noise, JPEG. `h w 3` in and out."""
     out = picture
-    if rng.random() < 0.2:
-        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 0.8))
-    if rng.random() < 0.25:
-        out = out + rng.normal(0, rng.uniform(0.003, 0.02), out.shape).astype(np.float32)
+    if rng.random() < BLUR[0]:
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(*BLUR[1]))
+    if rng.random() < NOISE[0]:
+        out = out + rng.normal(0, rng.uniform(*NOISE[1]), out.shape).astype(np.float32)
     levels = (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
-    if rng.random() < 0.5:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 96))]
+    if rng.random() < JPEG[0]:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG[1]))]
         levels = cv2.imdecode(cv2.imencode(".jpg", levels, quality)[1], cv2.IMREAD_COLOR)
     return levels.astype(np.float32) / 255.0
 

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from unfuse.corpus.compose import READABLE
+from unfuse.corpus.compose import BLUR, JPEG, NOISE, READABLE
 from unfuse.corpus.draw import LUMA
 from unfuse.saliency import MEAN, STD
 from unfuse.train import jpeg
@@ -108,18 +108,19 @@ def flat(slots: Tensor) -> Tensor:
 def weathered(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     """What pictures `b 3 h w` collect on their way, as `corpus.compose.weather` has it: blur, noise, JPEG."""
     b, _, h, w = pictures.shape
-    sigma = np.where(rng.random(b) < 0.2, rng.uniform(0.3, 0.8, b), 1e-3)
+    sigma = np.where(rng.random(b) < BLUR[0], rng.uniform(*BLUR[1], b), 1e-3)
     x = np.arange(-2, 3)
     kernel = np.exp(-(x**2) / (2 * sigma[:, None] ** 2))
     kernel = torch.from_numpy(kernel / kernel.sum(1, keepdims=True)).to(pictures).repeat_interleave(3, 0)
     out = functional.pad(pictures.reshape(1, b * 3, h, w), (2, 2, 2, 2), mode="replicate")
     out = functional.conv2d(out, kernel[:, None, None, :], groups=b * 3)
     out = functional.conv2d(out, kernel[:, None, :, None], groups=b * 3).view(b, 3, h, w)
-    noise = torch.from_numpy(np.where(rng.random(b) < 0.25, rng.uniform(0.003, 0.02, b), 0)).to(pictures)
+    spread = np.where(rng.random(b) < NOISE[0], rng.uniform(*NOISE[1], b), 0)
+    noise = torch.from_numpy(spread).to(pictures)
     grain = torch.from_numpy(rng.standard_normal(pictures.shape, np.float32)).to(pictures)
     out = (out + grain * noise[:, None, None, None]).clamp(0, 1)
-    squeezed = jpeg.compressed(out, torch.from_numpy(rng.integers(35, 96, b)).to(out))
-    keep = torch.from_numpy(rng.random(b) < 0.5).to(out.device)
+    squeezed = jpeg.compressed(out, torch.from_numpy(rng.integers(*JPEG[1], b)).to(out))
+    keep = torch.from_numpy(rng.random(b) < 1 - JPEG[0]).to(out.device)
     return torch.where(keep[:, None, None, None], out, squeezed)
 
 
