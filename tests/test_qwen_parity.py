@@ -270,6 +270,7 @@ def ids(slots: int) -> Any:
 def test_schedule(bucket: str, steps: int) -> None:
     g, case = golden("schedule"), f"c{bucket}_n{steps}_"
     sigmas = flow.schedule(steps, int(g[f"c{bucket}_tokens"]))
+    assert flow.natural_shift(int(g[f"c{bucket}_tokens"])) == pytest.approx(float(g[f"c{bucket}_mu"]))
     close(sigmas, g[case + "sigmas"], atol=2e-7)
     close(torch.stack([level(s, torch.float32) for s in sigmas[:-1]]) * 1000, g[case + "timesteps"], atol=2e-4)
 
@@ -348,6 +349,34 @@ def test_noise_levels_in_bfloat16(bucket: str, steps: int) -> None:
     ours = torch.stack([level(s, torch.bfloat16) for s in flow.schedule(steps, tokens_of)[:-1].tolist()]).float()
     assert torch.equal(ours, g[case + "t_over_1000_bf16"])
     close(ours * 1000, g[case + "effective_1000t"], atol=1e-4)
+
+
+def test_every_step_in_bfloat16() -> None:
+    """From the reference's latents before each step: no farther from its answer than its own rounding, twice."""
+    pytest.importorskip("transformers")
+    g = golden("bf16")
+    exact, rounded = (Layered(DATA / "checkpoint", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    text = TextEncoder(DATA / "checkpoint", dtype=torch.bfloat16)
+    close(sinusoid(g["transformer_timestep"]), g["time_proj"], atol=0.01)
+    embedded = torch.cat([rounded.transformer.model.embed(t[None].bfloat16()) for t in g["transformer_timestep"]])
+    close(embedded.float(), g["temb"], atol=0.02)
+    for i, said in enumerate(("pred_cond", "pred_uncond")):
+        states = text.encode([("a red sneaker", " ")[i]])[0]
+        x = golden("inputs")["noise_packed_layers3"]
+        for step, sigma in enumerate(g["sigmas_fp32"][:-1].tolist()):
+            assert level(sigma, torch.bfloat16).float() == g["transformer_timestep"][step]
+            ours, truth = (
+                model.transformer(
+                    torch.cat([x, g["image_latents_packed"]], dim=1).to(model.dtype),
+                    ids(4),
+                    level(sigma, torch.bfloat16).to(model.dtype),
+                    states.to(model.dtype),
+                )[0, : x.shape[1]].float()
+                for model in (rounded, exact)
+            )
+            theirs = g[said][step]
+            assert (ours - theirs).abs().mean() < 2 * (truth - theirs).abs().mean()
+            x = g["latents_steps"][step : step + 1]
 
 
 def test_pipeline_in_bfloat16() -> None:
