@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,39 @@ def test_options_reach_the_sampler(engine: Qwen) -> None:
         assert any(note.startswith("step cache: ") for note in answer.notes) == ("reuse" in option)
 
 
+def test_guidance_on_an_interval_says_at_how_many_steps_it_is(engine: Qwen) -> None:
+    def notes(interval: tuple[float, float]) -> str:
+        return "\n".join(run(Qwen(CHECKPOINT, device="cpu", interval=interval, say=lambda _: None), steps=4)[0].notes)
+
+    assert "guidance at" not in "\n".join(run(engine, steps=4)[0].notes)
+    assert "guidance at 3 of 4 steps" in notes((0.0, 0.9))
+    assert re.search(
+        r"guidance at 0 of 4 steps, whose noise levels go from 1\.00 to 0\.\d+: widen", notes((0.98, 0.99))
+    )
+
+
+def test_captions_in_english_and_chinese(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unfuse caption` prints what `decompose` would use, in the language that is asked for."""
+    from PIL import Image
+
+    from unfuse import cli, pixels
+    from unfuse.model.text import TextEncoder
+
+    monkeypatch.setattr(TextEncoder, "caption", partialmethod(TextEncoder.caption, max_tokens=6))
+    source, said = CHECKPOINT.parent / "caption_image.png", {}
+    for language in ("en", "zh"):
+        options = ["--set", f"language={language}", "--set", "area=4096"]
+        with pytest.raises(SystemExit) as end:
+            cli.main(["caption", str(source), "--engine", f"qwen:{CHECKPOINT}", *options])
+        assert not end.value.code
+        said[language] = capfd.readouterr().out
+        used: Any = load(f"qwen:{CHECKPOINT}", language=language, area=4096)
+        small = pixels.resize(pixels.read(source).pixels, used.bucket(Image.open(source).size))
+        shown = Image.fromarray(np.uint8(small[..., :3] * 255 + 0.5))
+        assert said[language] == used.text.caption(shown, language) + "\n"
+    assert said["en"] != said["zh"]
+
+
 @pytest.mark.parametrize("kind", ["rgb", "grey", "rgba 16 bit", "tensor"])
 def test_every_kind_of_picture_at_its_own_size(engine: Qwen, kind: str) -> None:
     import torch
@@ -328,6 +362,22 @@ def test_without_a_compiler_the_cure_is_said(monkeypatch: pytest.MonkeyPatch, tm
         EngineError, match=r"cannot be compiled here \(.*compiler.*\): leave 'compiled' off, or install"
     ):
         run(compiled, steps=1)
+
+
+def test_the_python_of_the_page_makes_layers_out_of_tensors(engine: Qwen) -> None:
+    import torch
+
+    page = (Path(__file__).parents[1] / "docs/qwen.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(from pathlib.*?)```", page, re.DOTALL)
+    for said, meant in (("checkpoints/layered", str(CHECKPOINT)), ("A poster of ...", "a red sneaker")):
+        code = code.replace(said, meant)
+    for said, meant in (("height=640", "height=48"), ("width=640", "width=64"), ("steps=50", "steps=2")):
+        code = code.replace(said, meant)
+    made: dict[str, Any] = {"pictures": torch.from_numpy(pictures(1))}
+    exec(code, made)
+    assert made["latents"].shape == (1, 5, 16, 6, 8)
+    (expected,) = run(engine, layers=[4])
+    np.testing.assert_allclose(made["layers"].numpy(), expected.pixels, atol=1e-4)
 
 
 def test_damaged_weights_are_not_layers(folder: Path) -> None:

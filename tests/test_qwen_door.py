@@ -164,6 +164,8 @@ def test_a_lora_is_refused_at_once_and_told_what_is_known(tmp_path: Path) -> Non
     ):
         save_file({**pair, **change}, file)
         assert message in refused(CHECKPOINT, loras=[file])
+    save_file({"proj_out.lora_A.weight": torch.ones(2, 9), "proj_out.lora_B.weight": torch.ones(9, 2)}, file)
+    assert "a LoRA changes proj_out.weight as 9 x 9, and it is (64, 48)" in refused(CHECKPOINT, loras=[file])
     for metadata in ("{x", "3"):
         save_file(pair, file, metadata={"lora_adapter_metadata": metadata})
         assert "its lora_adapter_metadata is no JSON object" in refused(CHECKPOINT, loras=[file])

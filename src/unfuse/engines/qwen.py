@@ -181,6 +181,8 @@ class Qwen:
         lines = planning.table(sizes, work, plans, found, self.plan, self.folder)
         if self.plan.device == "cpu":
             lines.append(planning.cpu_time(self.folder, self.dtype, size, slots, batch * passes))
+        if self.compiled and self.plan.placement in ("streamed", "disk"):
+            lines.append("blocks that come one by one are not compiled")
         for line in lines:
             self.say(line)
 
@@ -263,6 +265,8 @@ class Qwen:
                 else:
                     raise
         told = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
+        if self.guidance != 1 and self.interval != (0.0, 1.0):
+            told.append(qwen_door.guided(self.interval, asked.steps, asked.size, self.shift))
         answers = []
         for i, picture in enumerate(asked.pictures):
             whole, found = slots[i][0], slots[i][1:]

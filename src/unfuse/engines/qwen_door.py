@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unfuse.composite import over
 from unfuse.engines import Count
 from unfuse.errors import EngineError
+from unfuse.flow import schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,6 +234,15 @@ def notes(count: Count, caption: str, given: bool, tokens: int) -> tuple[str, ..
     if tokens >= MAX_TOKENS:
         lines.append(f"only the first {MAX_TOKENS} tokens of the caption count, and it reaches that: shorten it")
     return tuple(lines)
+
+
+def guided(interval: tuple[float, float], steps: int, size: tuple[int, int], shift: float | None) -> str:
+    """At how many steps there is guidance, where it is not at all of them."""
+    low, high = interval
+    sigmas = schedule(steps, (size[0] // SIDE) * (size[1] // SIDE), shift)[:-1].tolist()
+    count = sum(low <= sigma <= high for sigma in sigmas)
+    levels = f"whose noise levels go from {sigmas[0]:.2f} to {sigmas[-1]:.2f}"
+    return f"guidance at {count} of {steps} steps" + ("" if count else f", {levels}: widen the interval")
 
 
 def compared(whole: NDArray[np.float32], other: NDArray[np.float32], what: str) -> tuple[str, ...]:

@@ -51,14 +51,19 @@ class LoRAs:
                 factor = strength * change.factor
                 self.changes[f"{module}.weight"].append(change._replace(factor=factor))
 
+    def check(self, name: str, shape: Sequence[int]) -> None:
+        """Raise EngineError where a file changes a published tensor of this shape as one of another."""
+        for down, up, _ in self.changes.get(name, ()):
+            if tuple(shape) != (len(up), down.shape[-1]):
+                raise EngineError(
+                    f"a LoRA changes {name} as {len(up)} x {down.shape[-1]}, and it is {tuple(shape)}: it was made for "
+                    "another model, take one that was made for Qwen-Image"
+                )
+
     def merge(self, name: str, weight: Tensor) -> Tensor:
         """A published tensor with every change of it; computed in float32."""
+        self.check(name, weight.shape)
         for down, up, factor in self.changes.get(name, ()):
-            if weight.shape != (len(up), down.shape[-1]):
-                raise EngineError(
-                    f"a LoRA changes {name} as {len(up)} x {down.shape[-1]}, and it is {tuple(weight.shape)}: "
-                    "it was made for another model"
-                )
             weight = weight.float() + factor * (up.float() @ down.float())
         return weight
 

@@ -53,8 +53,13 @@ def stock(folder: Path, loras: Sequence[tuple[Path, float]] = (), file: Path | S
     weights: Stored = Single(opened) if isinstance(opened, Path) else opened
     with torch.device("meta"):
         model = MMDiT(transformer_params(folder / "config.json"))
-    check_names(weights, shapes_of(model), transformer_names)
-    return Stock(model, weights, LoRAs(loras, weights.files))
+    shapes = shapes_of(model)
+    check_names(weights, shapes, transformer_names)
+    added = LoRAs(loras, weights.files)
+    for name, (rows, *rest) in shapes.items():
+        for published in (names := transformer_names(name)):
+            added.check(published, (rows // len(names), *rest))
+    return Stock(model, weights, added)
 
 
 class Transformer:
