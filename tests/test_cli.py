@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,7 @@ WRONG = [
     (["decompose", "nowhere.png"], "nowhere.png: there is no such file"),
     (["decompose", "text.png"], "not a picture"),
     (["decompose", "."], "folder"),
+    (["decompose", "stack.zip"], "stack.zip is no picture but layers, a .zip: 'unfuse split' takes one of them apart"),
     (["decompose", "empty.png"], "empty"),
     (["decompose", "poster.png", "--limit-megapixels", "0.001"], "48 x 32"),
     (["decompose", "poster.png", "-n", "17"], "1 to 16, or 'auto'"),
@@ -260,7 +262,7 @@ WRONG = [
     (["decompose", "poster.png", "-o", "a.tga"], "'.tga' is not a known format"),
     (["decompose", "poster.png", "-o", "nowhere/a.psd"], "there is no folder"),
     (["decompose", "poster.png", "-o", "a.psd", "-o", "a.psd"], "twice"),
-    (["decompose", "poster.png", "-o", "./poster.png"], "would replace the picture itself"),
+    (["decompose", "poster.png", "-o", "./poster.png"], "would replace what is read"),
     (["decompose", "poster.png", "-o", "-", "--json"], "--json"),
     (["decompose", "poster.png", "-o", "-", "--format", "tga"], "--format .tga: '.tga' is not a known format"),
     (["decompose", "poster.png", "-o", "-", "--format", ""], "not a folder"),
@@ -273,11 +275,18 @@ WRONG = [
     (["flatten", "stack.zip", "-o", "a.psd"], "'unfuse convert' keeps the layers"),
     (["flatten", "text.png", "-o", "a.png"], "cannot be read as layers"),
     (["convert", "poster.png", "a.psd"], "'unfuse decompose' takes a picture apart"),
+    (["flatten", "stack.tif", "-o", "stack.tif"], "-o stack.tif would replace what is read: choose another name"),
+    (["flatten", "wrong.psd", "-o", "a.png"], "what it holds is a flat picture: 'unfuse decompose' takes it apart"),
+    (["flatten", "wrong.ora", "-o", "a.png"], "what it holds is a .psd: give it that suffix"),
+    (["flatten", "wrong.tif", "-o", "a.png"], "what it holds is a .zip: give it that suffix"),
+    (["flatten", "wrong.zip", "-o", "a.png"], "wrong.zip lacks 'manifest.json', which it needs: give one as it was"),
+    (["undo", "stack.zip", "-o", "a.zip"], "nothing to undo: only a project, a .zip or a folder, keeps"),
     (["flatten", "nowhere.zip", "-o", "a.png"], "nowhere.zip: there is no such file"),
     (["split", "stack.zip", "Nobody", "-o", "a.zip"], "no layer is called 'Nobody'"),
     (["split", "stack.zip", "7", "-o", "a.zip"], "layer 7 is not in the stack"),
     (["edit", "stack.zip", "nowhere.yaml", "-o", "a.zip"], "nowhere.yaml cannot be read"),
     (["edit", "stack.zip", "text.png", "-o", "a.zip"], "its edits are 'this is not a picture': they must be a list"),
+    (["edit", "stack.zip", "poster.png", "-o", "a.zip"], "is no text in UTF-8"),
     (["edit", "stack.zip", "text.png"], "give -o OUT, or --dry-run"),
     (["convert", "stack.zip", "a.tga"], "'.tga' is not a known format"),
     (["train", "slots", "--pack", "nowhere", "--out", "run"], "unfuse corpus build nowhere"),
@@ -293,6 +302,13 @@ def test_wrong_input(arguments: list[str], said: str, stack: Path, capfd: pytest
         pytest.importorskip("onnxscript", reason="training is not installed")
     Path("text.png").write_text("this is not a picture")
     Path("empty.png").touch()
+    whole = unfuse.load(stack)
+    for suffix in (".tif", ".psd", ".ora"):
+        whole.save(f"stack{suffix}")
+    for suffix, other in ((".psd", "poster.png"), (".ora", "stack.psd"), (".tif", "stack.zip")):
+        shutil.copy(other, f"wrong{suffix}")
+    with zipfile.ZipFile("wrong.zip", "w") as archive:
+        archive.write("poster.png")
     before = sorted(os.listdir())
     out, err = run(capfd, *arguments, code=2)
     assert out == ""

@@ -359,7 +359,6 @@ def header(width: int, height: int, channels: int = 3) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not a PSD"),
         (b"8BPS", "not a PSD"),
         (b"hello" * 9, "not a PSD"),
         (header(4, 4), "broken or cut short"),

@@ -169,7 +169,7 @@ def test_a_broken_or_hostile_file_is_refused_in_one_line(tmp_path: Path) -> None
     box, huge = struct.pack(">4i", 2, 1, 4, 3), struct.pack(">4i", 2, 1, 100_000, 100_000)
     assert good.count(box) == 1
     files = {
-        b"": "not a TIFF",
+        b"hello": r"not a TIFF, or is broken \(it begins with b'hello'\): save it again",
         b"II*\0hello": "not a TIFF",
         (tmp_path / "a.tif").read_bytes()[:300]: "broken or cut short",
         with_tag(good[:40]): "broken or cut short",

@@ -264,7 +264,7 @@ def png_header(width: int, height: int, body: bytes = b"") -> bytes:
         (png_header(30_000, 30_000, zlib.compress(bytes(900_000))), "more than the limit of 1"),
         (png_header(100, 100, b"no zlib"), "broken or cut short"),
         (b"", "is empty"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://127.0.0.1:1/'/></svg>", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://127.0.0.1:1/'/></svg>", "no picture but layers"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) (r) file", "not a picture"),
         (b"http://127.0.0.1:1/secret.png", "not a picture"),
     ],
@@ -354,6 +354,27 @@ def test_what_is_wrong_with_a_table_is_said_without_where_the_server_keeps_it(se
     assert answer.status == 422
     assert answer.json["error"]["message"].startswith("the table ")
     assert "/" not in answer.json["error"]["message"]
+
+
+def test_a_request_that_is_wrong_is_told_with_its_value(server: Running) -> None:
+    url = f"/v1/stacks/{server.stack()['id']}/edits"
+    sent = {
+        b'{"edits": {"op": "hide"}}': "body.edits is {'op': 'hide'}: Input should be a valid list",
+        b'{"op": "hide"}': "body.edits is missing: what is needed stands in /openapi.json; body.op is no field here",
+        b'{"edits": [': "the body is not JSON, from character 11 on: Expecting value",
+    }
+    for body, message in sent.items():
+        answer = server.ask("POST", url, body, content_type="application/json")
+        assert (answer.status, answer.error) == (422, "InvalidRequest")
+        assert answer.json["error"]["message"].startswith(message)
+    assert "body.layers is 'abc': " in server.decompose(png(picture_of()), layers="abc").json["error"]["message"]
+
+
+def test_layers_where_a_picture_belongs_are_told_where_to_go(server: Running) -> None:
+    project = server.get(f"/v1/stacks/{server.stack()['id']}/export/zip").body
+    answer = server.decompose(project, "a.zip")
+    assert (answer.status, answer.error) == (422, "PictureError")
+    assert answer.json["error"]["message"].endswith("is no picture but layers, a .zip: send it to /v1/stacks")
 
 
 def test_splits_in_recipes_name_no_engine_of_the_disk(server: Running) -> None:

@@ -30,7 +30,7 @@ from unfuse.terminal import (
     out,
     progress,
     read,
-    standard_input,
+    read_picture,
     tell,
     write,
 )
@@ -110,13 +110,12 @@ def decompose(
     path = Path(picture)
     beside = STANDARD if picture == STANDARD else str(path.parent / f"{path.stem}-layers")
     targets = aims(outs or [beside], suffix, as_json, keep=picture)
-    source = standard_input() if picture == STANDARD else picture
     options: dict[str, Any] = {"prompt": prompt, "steps": steps, "seed": seed, "text": text}
     options["engine"] = engine_of(engine, settings)
     began = time.monotonic()
     with progress() as shown:
         task = shown.add_task(f"Decomposing {escape(picture)}", total=None)
-        original = pixels.read(source, limit_megapixels=limit_megapixels)
+        original = read_picture(picture, limit_megapixels)
         stack = decompose(original, number(layers), on_step=follow(shown, task), **options)
         shown.update(task, description="Writing")
         stack = write(stack, targets)
@@ -174,7 +173,7 @@ def flatten(
     from unfuse import composite
     from unfuse.layers import Box, Layer
 
-    targets = aims(outs, suffix, as_json)
+    targets = aims(outs, suffix, as_json, keep=stack)
     if layered := [target for target in targets if target.format.name not in ("picture", "TIFF")]:
         raise FormatError(f"{layered[0]}: a flat picture is a .png, .jpg or .webp; 'unfuse convert' keeps the layers")
     whole = read(stack, limit_megapixels)

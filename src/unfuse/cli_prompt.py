@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from unfuse.errors import EngineError, FormatError
-from unfuse.terminal import aims, engine_of, follow, number, progress, standard_input, tell, write
+from unfuse.terminal import aims, engine_of, follow, number, progress, read_picture, tell, write
 
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="NAME=VALUE", help="An option of the engine; may be given several times.")
@@ -75,8 +74,7 @@ def caption(
         raise EngineError(
             f"the engine {runner.name!r} writes no captions: say qwen:FOLDER, of the published checkpoint"
         )
-    source = standard_input() if picture == "-" else Path(picture)
-    read = pixels.read(source, limit_megapixels=limit_megapixels)
+    read = read_picture(picture, limit_megapixels)
     print(runner.caption(pixels.resize(read.pixels, runner.bucket(read.size))))
 
 

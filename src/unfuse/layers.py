@@ -377,7 +377,8 @@ class LayerStack:
     def _travel(self, back: str, forth: str) -> LayerStack:
         states: tuple[State, ...] = getattr(self, back)
         if not states:
-            raise StackError(f"there is nothing to {'undo' if back == 'past' else 'redo'}")
+            kept = "only a project, a .zip or a folder, keeps what was done"
+            raise StackError(f"there is nothing to {'undo' if back == 'past' else 'redo'}: {kept}")
         here = State(self.size, self.layers, states[-1].edits)
         others = {back: states[:-1], forth: (*getattr(self, forth), here)}
         return self.replace(size=states[-1].size, layers=states[-1].layers, **others)

@@ -338,7 +338,7 @@ def _check_size(size: tuple[int, int], name: str, limit: float) -> None:
         raise PictureError(f"{name} is {width} x {height} pixels: give one with at least 1 x 1")
     if width * height > limit * 1e6:
         raise PictureError(
-            f"{name} is {width} x {height} = {width * height / 1e6:.4g} megapixels, more than the limit of {limit:g}: "
+            f"{name} is {width} x {height} = {width * height / 1e6:.6g} megapixels, more than the limit of {limit:g}: "
             "make it smaller or raise limit_megapixels"
         )
 

@@ -46,12 +46,17 @@ def read(path: str | os.PathLike[str]) -> Recipe:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise StackError(f"the recipe {os.fspath(path)} cannot be read ({error.strerror or error})") from error
+        why = error.strerror or error
+        raise StackError(f"the recipe {os.fspath(path)} cannot be read ({why}): check the path") from error
     if len(data) > LARGEST:
         raise StackError(f"the recipe {os.fspath(path)} has {len(data):,} bytes, the limit is {LARGEST:,}")
     try:
         found = parse(data.decode("utf-8-sig"))
-    except (StackError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise StackError(
+            f"the recipe {os.fspath(path)} is no text in UTF-8 ({error}): give a .yaml or .json file, saved as UTF-8"
+        ) from error
+    except StackError as error:
         raise StackError(f"the recipe {os.fspath(path)}: {error}") from error
     folder = Path(path).resolve().parent
     here = (

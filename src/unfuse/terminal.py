@@ -29,9 +29,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from unfuse import engines, formats
+from unfuse import engines, formats, pixels
 from unfuse.engines import Engine, OnStep, Step
-from unfuse.errors import FormatError, UnfuseError
+from unfuse.errors import FormatError, PictureError, UnfuseError
 from unfuse.layers import Layer, LayerStack
 
 STANDARD = "-"  # standard input or output
@@ -111,7 +111,7 @@ def aims(places: Sequence[str], suffix: str, as_json: bool, keep: str = STANDARD
         if target.place != STANDARD:
             folder(Path(os.path.realpath(target.place)).parent)
             if keep != STANDARD and os.path.realpath(target.place) == os.path.realpath(keep):
-                raise FormatError(f"-o {target.place} would replace the picture itself: choose another name")
+                raise FormatError(f"-o {target.place} would replace what is read: choose another name")
         elif as_json:
             raise FormatError("-o - and --json both want standard output: name a file with -o")
         elif sys.stdout.isatty():
@@ -144,6 +144,21 @@ def read(source: str, limit_megapixels: float, **options: Any) -> LayerStack:
     if source != STANDARD:
         return formats.read(source, limit_megapixels=limit_megapixels, **options)
     return formats.read_bytes(standard_input(), what="standard input", limit_megapixels=limit_megapixels, **options)
+
+
+def read_picture(source: str, limit_megapixels: float) -> pixels.Picture:
+    """A picture from a path, or from standard input; where layers are given, what can be done with them is said."""
+    from unfuse.formats.sniff import layered
+
+    given = standard_input() if source == STANDARD else source
+    try:
+        return pixels.read(given, limit_megapixels=limit_megapixels)
+    except PictureError as error:
+        data = given if isinstance(given, bytes) else Path(given).read_bytes() if Path(given).is_file() else b""
+        if kind := layered(data):
+            cure = "'unfuse split' takes one of them apart, 'unfuse flatten' makes a picture of all"
+            raise PictureError(f"{source} is no picture but layers, a {kind}: {cure}") from error
+        raise
 
 
 def write(stack: LayerStack, targets: Sequence[Target], **options: Any) -> LayerStack:

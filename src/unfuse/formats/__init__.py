@@ -145,6 +145,8 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **optio
             return row.read(file, str(path), max_pixels, options)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror or error})") from error
+    except FormatError as error:
+        raise FormatError(f"{error}{_rather(path.read_bytes(), row)}") from error
 
 
 def read_bytes(data: bytes, *, what: str, limit_megapixels: float = 200, **options: Any) -> LayerStack:
@@ -166,6 +168,18 @@ def read_bytes(data: bytes, *, what: str, limit_megapixels: float = 200, **optio
 def _check_full(size: int, what: str) -> None:
     if not size:
         raise FormatError(f"{what} is empty (0 bytes): save or download it again")
+
+
+def _rather(data: bytes, row: Format) -> str:
+    """What an error adds where a file that cannot be read in a format holds another, by how it begins."""
+    from unfuse.formats.sniff import PICTURE, sniff
+
+    kind = sniff(data)
+    if kind == PICTURE:
+        return "; what it holds is a flat picture: 'unfuse decompose' takes it apart"
+    if kind is None or kind in row.suffixes or (kind == ".zip" and row.suffixes[0] in (".ora", ".pptx")):
+        return ""
+    return f"; what it holds is a {kind}: give it that suffix"
 
 
 def find(path: str | os.PathLike[str]) -> Format:

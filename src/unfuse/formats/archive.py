@@ -43,7 +43,7 @@ def reading(file: BinaryIO, *, what: str, max_pixels: int) -> Iterator[manifest.
 
             def member(name: str, most: int) -> bytes:
                 if name not in members:
-                    raise FormatError(f"{what} lacks {name!r}")
+                    raise FormatError(f"{what} lacks {name!r}, which it needs: give one as it was saved")
                 with archive.open(members[name]) as opened:
                     data = opened.read(most + 1)
                 if len(data) > most:

@@ -65,7 +65,7 @@ def _foreign(folder: Path) -> Path | None:
 def _file(folder: Path, name: str, most: int) -> bytes:
     path = folder / name
     if not path.is_file():
-        raise FormatError(f"{folder} lacks {name!r}")
+        raise FormatError(f"{folder} lacks {name!r}, which it needs: give one as it was saved")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise FormatError(f"{name!r} in {folder} is a link that leaves the folder")
     with path.open("rb") as file:

@@ -36,6 +36,12 @@ def sniff(data: bytes) -> str | None:
     return next((kind for start, kind in MAGIC if data.startswith(start)), None)
 
 
+def layered(data: bytes) -> str:
+    """The suffix of the format that data has layers in; nothing for a picture, which a TIFF may be, and for others."""
+    kind = sniff(data)
+    return "" if kind in (None, PICTURE, ".tiff") else kind
+
+
 def _zipped(data: bytes) -> str:
     """The format of a zip by the file in it that only this format has; else a project, whose reader says what lacks."""
     try:

@@ -66,7 +66,7 @@ def write(stack: LayerStack, file: BinaryIO, suffix: str, text: Text = "live") -
 
 def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
     """Photoshop's layers in a TIFF; else its pages, the first at the bottom. Raises FormatError."""
-    from PIL import Image, TiffImagePlugin
+    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
     data = file.read()
     try:
@@ -81,6 +81,8 @@ def read(file: BinaryIO, *, what: str, max_pixels: int) -> LayerStack:
             return _pages(image, data, what, max_pixels)
     except (FormatError, PictureError) as error:
         raise FormatError(str(error) if str(error).startswith(what) else f"{what}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise FormatError(f"{what} is not a TIFF, or is broken (it begins with {data[:8]!r}): save it again") from error
     except Exception as error:  # Pillow and psd-tools fail in their own way at each place where a file may be broken
         why = short(f"{type(error).__name__} {error}")
         raise FormatError(f"{what} is not a TIFF, or is broken or cut short ({why}): save it again") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +143,19 @@ async def refused(request: Request, error: Any) -> JSONResponse:
 
 async def invalid(request: Request, error: Any) -> JSONResponse:
     """A request that does not follow the API's description."""
-    lines = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:5]]
-    return told(422, "InvalidRequest", "; ".join(lines))
+    return told(422, "InvalidRequest", "; ".join(problem(each) for each in error.errors()[:5]))
+
+
+def problem(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a field, with its value."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON, from character {error['loc'][-1]} on: {error['ctx']['error']}"
+    if error["type"] == "missing":
+        return f"{place} is missing: what is needed stands in /openapi.json"
+    if error["type"] == "extra_forbidden":
+        return f"{place} is no field here: those that are stand in /openapi.json"
+    return f"{place} is {reprlib.repr(error['input'])}: {error['msg']}"
 
 
 async def fault(request: Request, error: Any) -> JSONResponse:

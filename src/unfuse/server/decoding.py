@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unfuse import formats, pixels, saving
-from unfuse.errors import FormatError, UnfuseError
+from unfuse.errors import FormatError, PictureError, UnfuseError
+from unfuse.formats.sniff import layered
 from unfuse.server import shelf
 from unfuse.server.child import complaint, limit, say
 
@@ -39,7 +40,13 @@ def _answer(line: Connection, memory: int, seconds: int, work: Any) -> None:
 
 
 def _picture(source: Path, target: Path, max_pixels: int) -> dict[str, Any]:
-    found = pixels.read(source.read_bytes(), limit_megapixels=max_pixels / 1e6)
+    data = source.read_bytes()
+    try:
+        found = pixels.read(data, limit_megapixels=max_pixels / 1e6)
+    except PictureError as error:
+        if kind := layered(data):
+            raise PictureError(f"what was sent is no picture but layers, a {kind}: send it to /v1/stacks") from error
+        raise
     levels = pixels.quantise(found.pixels, found.depth)
     saving.write_flat(target, levels, icc=found.icc, dpi=found.dpi)
     with target.open("rb") as file:
