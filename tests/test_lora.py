@@ -50,7 +50,7 @@ def write(
         name = pattern.format(module.replace(".", "_") if spelling == "kohya" else module)
         tensors |= {f"{name}.{down_name}": down, f"{name}.{up_name}": up}
         if alpha is not None:
-            tensors[f"{name}.alpha"] = torch.tensor(alpha)
+            tensors[f"{name}.alpha"] = torch.tensor(int(alpha) if spelling == "kohya" else alpha)  # tools differ
     save_file(tensors, path, metadata={"lora_adapter_metadata": json.dumps(metadata)} if metadata else None)
     return path
 

@@ -114,7 +114,7 @@ def change(path: Path, module: str, leaves: dict[str, Tensor], alpha: float | No
         raise EngineError(
             f"{path}: {module} has no pair of matrices r x i and o x r: the file is not whole, download it again"
         )
-    if not all(x.is_floating_point() and bool(x.float().isfinite().all()) for x in leaves.values()):
+    if not all(x.is_floating_point() and bool(x.float().isfinite().all()) for x in (down, up)):
         raise EngineError(f"{path}: {module} has whole numbers, or values that are no numbers: download it again")
     if "alpha" in leaves and leaves["alpha"].numel() != 1:
         raise EngineError(f"{path}: alpha of {module} is {tuple(leaves['alpha'].shape)}, and one number is wanted")

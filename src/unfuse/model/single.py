@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,4 +81,4 @@ def dequantised(held: Any) -> Tensor:
     from gguf.quants import dequantize
 
     shape = [int(side) for side in reversed(held.shape)]
-    return torch.from_numpy(dequantize(held.data, held.tensor_type)).reshape(shape)
+    return torch.from_numpy(np.require(dequantize(held.data, held.tensor_type), requirements="W")).reshape(shape)
