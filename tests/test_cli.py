@@ -206,6 +206,10 @@ def test_variants(stack: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, error = run(capfd, "variants", "stack.zip", "table.csv", "-o", "out", "--workers", "1", code=2)
     assert out == "out/left.png\n"
     assert "1 of 2 variants failed: wrong: move: the field 'x' is 'far'" in error
+    Path("table.csv").write_text(f'name,"{name}.blend"\ndark,multiply\n')
+    for said in ("made", "remembered"):
+        out, error = run(capfd, "variants", "stack.zip", "table.csv", "-o", "slides", "--format", "pptx")
+        assert (out, error.startswith("unfuse: note: dark: PowerPoint has no ")) == ("slides/dark.pptx\n", True), said
     Path("table.csv").write_text(f'name;"{name}.x"\nwrong;far\n')
     assert run(capfd, "variants", "stack.zip", "table.csv", "-o", "none", "--workers", "1", code=2)[0] == ""
 
@@ -288,6 +292,10 @@ WRONG = [
     (["edit", "stack.zip", "text.png", "-o", "a.zip"], "its edits are 'this is not a picture': they must be a list"),
     (["edit", "stack.zip", "poster.png", "-o", "a.zip"], "is no text in UTF-8"),
     (["edit", "stack.zip", "text.png"], "give -o OUT, or --dry-run"),
+    (["convert", "stack.zip", f"{'x' * 300}.psd"], "cannot be written (File name too long)"),
+    (["convert", "stack.zip", "x" * 300], "cannot be used (File name too long): choose another place or name"),
+    (["flatten", f"{'x' * 300}.zip", "-o", "a.png"], "there is no such file; check the path"),
+    (["corpus", "build", "stack.zip"], "stack.zip cannot be used (File exists): choose another place or name"),
     (["convert", "stack.zip", "a.tga"], "'.tga' is not a known format"),
     (["train", "slots", "--pack", "nowhere", "--out", "run"], "unfuse corpus build nowhere"),
     (["train", "magic", "--pack", "nowhere", "--out", "run"], "stage 'magic' is unknown"),

@@ -31,6 +31,7 @@ from unfuse.terminal import (
     progress,
     read,
     read_picture,
+    remark,
     tell,
     write,
 )
@@ -282,8 +283,10 @@ def variants(
         options: dict[str, Any] = {"suffix": f".{suffix.lstrip('.')}", "workers": workers}
         made = module.variants(before, rows, to, on_row=lambda _: shown.advance(task), **options)
     if as_json:
-        print(json.dumps([{"name": x.name, "file": x.file, "error": x.error} for x in made], ensure_ascii=False))
+        names = ("name", "file", "error", "notes")
+        print(json.dumps([{name: getattr(x, name) for name in names} for x in made], ensure_ascii=False))
     else:
+        remark(f"{x.name}: {note}" for x in made for note in x.notes)
         print(*(f"{to / x.file}\n" for x in made if x.file), sep="", end="")
     if failed := [f"{x.name}: {x.error}" for x in made if x.error]:
         raise UnfuseError(f"{len(failed)} of {len(made)} variants failed: {'; '.join(failed)}")
@@ -359,7 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the system will not have what a path asks for
+            refuse(f"{os.fsdecode(error.filename)} cannot be used ({error.strerror}): choose another place or name")
         traceback.print_exc()
         refuse("this is a mistake in unfuse, not in what you gave it: please report it with the lines above", 1)
     sys.exit(code or 0)

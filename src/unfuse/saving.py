@@ -34,7 +34,7 @@ SAVE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix: Pillow's form
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` only when the block ends well; else `path` stays as it was."""
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if os.path.exists(target) and not target.is_file() and not target.is_dir():
         with open(target, "wb") as file:  # /dev/null and pipes are written to, not replaced
             yield file
         return

@@ -23,7 +23,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -69,12 +69,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: a file, or an error. `digest` is of everything that the file depends on."""
+    """What became of a row: a file, or an error. `digest` is of everything that the file depends on; `notes` say what
+    the edits remarked, such as a font, and what the format could not hold as it was.
+    """
 
     name: str
     file: str = ""
     error: str = ""
     digest: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_table(path: str | os.PathLike[str], what: str = "") -> list[Variant]:
@@ -277,16 +280,17 @@ def _one(stack: LayerStack, flat: Any, place: Path, job: Job) -> Made:
             raise StackError(row.error)
         after = edits.edit(stack, row.edits, remember=False)
         pixels = composite.reflatten(after, stack, flat)
+        notes = tuple(note for note in after.notes if note not in stack.notes)
         if file.endswith(".png") and stack.depth == 8:
             with replacing(place / file) as opened:
                 opened.write(_png(pixels, stack))
         elif Path(file).suffix in SAVE_OPTIONS:
             write_flat(place / file, pixels, icc=stack.icc, dpi=stack.dpi)
         else:
-            formats.write(after, place / file)
+            notes += formats.write(after, place / file)
     except UnfuseError as error:
         return Outcome(row.name, error=str(error)), None
-    return Outcome(row.name, file, digest=digest), _thumb(pixels)
+    return Outcome(row.name, file, digest=digest, notes=notes), _thumb(pixels)
 
 
 def _png(pixels: Any, stack: LayerStack) -> bytes:
@@ -313,6 +317,7 @@ def _ledger(place: Path) -> dict[str, Outcome]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             outcome = Outcome(**json.loads(line))
+            outcome = replace(outcome, notes=tuple(outcome.notes))
         except (ValueError, TypeError):
             continue
         found[outcome.name] = outcome

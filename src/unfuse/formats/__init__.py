@@ -133,7 +133,7 @@ def read(path: str | os.PathLike[str], *, limit_megapixels: float = 200, **optio
         known = ", ".join(suffix for row in FORMATS if row.reads for suffix in row.suffixes)
         apart = "; 'unfuse decompose' takes a picture apart" if row.name == "picture" else ""
         raise FormatError(f"{path}: {row.name} files cannot be read as layers: give a folder or one of {known}{apart}")
-    if not path.exists():
+    if not os.path.exists(path):  # False too where the name is longer than names may be
         raise FormatError(f"{path}: there is no such {'folder' if row is FOLDER else 'file'}; check the path")
     if row is FOLDER:
         row.check(options, ())
@@ -185,7 +185,7 @@ def _rather(data: bytes, row: Format) -> str:
 def find(path: str | os.PathLike[str]) -> Format:
     """The format of a path. Raises FormatError that lists the suffixes there are."""
     suffix = Path(path).suffix.lower()
-    if not suffix or Path(path).is_dir() or os.fspath(path).endswith(("/", os.sep)):
+    if not suffix or os.path.isdir(path) or os.fspath(path).endswith(("/", os.sep)):
         return FOLDER
     for row in FORMATS:
         if suffix in row.suffixes:
