@@ -199,6 +199,10 @@ def test_every_plan_gives_the_same_and_frees_the_text_encoder(engine: Qwen, plan
     assert "model" in vars(planned)
     assert "text" not in vars(planned)
     assert [line.split()[1] for line in told if line.startswith(">")] == [plan]
+    assert [line for line in told if line.startswith("reading")] == [
+        "reading the text encoder",
+        "reading the transformer and the VAE",
+    ]
     assert any("on this CPU about" in line for line in told)
     assert f"plan: {plan}, on cpu" in answer.notes
     run(planned, prompts=["another"])

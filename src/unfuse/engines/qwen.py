@@ -134,6 +134,7 @@ class Qwen:
         plan = self.in_force()
         if not plan.text_stays:
             self.free("text")
+        self.say("reading the transformer and the VAE")
         return Layered(
             self.folder, plan.device, self.dtype, plan.placement, self.loras, self.transformer, self.compiled
         )
@@ -145,6 +146,7 @@ class Qwen:
         plan = self.in_force()
         if not plan.text_stays:
             self.free("model")
+        self.say("reading the text encoder")
         return TextEncoder(self.folder, plan.text_device, self.dtype)
 
     def in_force(self) -> Plan:
