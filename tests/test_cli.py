@@ -280,7 +280,7 @@ WRONG = [
     (["flatten", "text.png", "-o", "a.png"], "cannot be read as layers"),
     (["convert", "poster.png", "a.psd"], "'unfuse decompose' takes a picture apart"),
     (["flatten", "stack.tif", "-o", "stack.tif"], "-o stack.tif would replace what is read: choose another name"),
-    (["flatten", "wrong.psd", "-o", "a.png"], "what it holds is a flat picture: 'unfuse decompose' takes it apart"),
+    (["flatten", "wrong.psd", "-o", "a.png"], "what it holds is a flat picture: decompose it"),
     (["flatten", "wrong.ora", "-o", "a.png"], "what it holds is a .psd: give it that suffix"),
     (["flatten", "wrong.tif", "-o", "a.png"], "what it holds is a .zip: give it that suffix"),
     (["flatten", "wrong.zip", "-o", "a.png"], "wrong.zip lacks 'manifest.json', which it needs: give one as it was"),

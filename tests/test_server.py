@@ -186,6 +186,17 @@ def test_variants(server: Running, stack: Any) -> None:
     np.testing.assert_array_equal(shown, np.asarray(here.flatten()))
 
 
+def test_rows_that_fail_are_told_and_the_others_made(server: Running, stack: Any) -> None:
+    name = stack["layers"][-1]["name"]
+    table = f'name,"{name}.x"\none,5\ntwo,far\n'.encode()
+    job = server.ask("POST", f"/v1/stacks/{stack['id']}/variants", file=("table", "t.csv", table, {})).json["id"]
+    done = server.finished(job)
+    assert (done["state"], done["error"]["type"]) == ("done", "RowsFailed")
+    assert done["error"]["message"].startswith("not made: two: move: the field 'x' is 'far': ")
+    with zipfile.ZipFile(BytesIO(server.get(f"/v1/jobs/{job}/result").body)) as archive:
+        assert sorted(archive.namelist()) == ["contact.png", "one.png"]
+
+
 @pytest.mark.parametrize("suffix", [x[1:] for row in formats.FORMATS for x in row.suffixes if x not in (".avif",)])
 def test_every_format_is_exported(server: Running, stack: Any, suffix: str, tmp_path: Path) -> None:
     answer = server.get(f"/v1/stacks/{stack['id']}/export/{suffix}")

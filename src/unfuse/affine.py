@@ -127,7 +127,8 @@ def resample(pixels: Floats, box: Box, transform: Affine) -> tuple[Box, Floats]:
     )
     target = Box(target.left, target.top, max(target.right, target.left + 1), max(target.bottom, target.top + 1))
     if target.width * target.height > LARGEST:
-        raise StackError(f"the layer would have {target.width} x {target.height} pixels: scale it less")
+        most = f"the limit is {LARGEST:,} in all"
+        raise StackError(f"the layer would have {target.width} x {target.height} pixels, {most}: scale it less")
     way = then(shift(-box.left, -box.top), IDENTITY)  # canvas to the array, and back
     to_array = then(inverse(transform), way)
     to_array = then(shift(target.left, target.top), to_array)  # target array to source array

@@ -144,6 +144,7 @@ export function watch(job: api.Job, done: (job: api.Job) => void): void {
     task.value = ['queued', 'running'].includes(now.state) ? { ...now } : null
     if (now.state === 'failed') notify(now.error?.message ?? 'It failed, and the server does not say why.', true)
     if (now.state === 'done') done(now)
+    if (now.state === 'done' && now.error) notify(now.error.message, true)
   })
 }
 

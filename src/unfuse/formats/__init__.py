@@ -176,7 +176,7 @@ def _rather(data: bytes, row: Format) -> str:
 
     kind = sniff(data)
     if kind == PICTURE:
-        return "; what it holds is a flat picture: 'unfuse decompose' takes it apart"
+        return "; what it holds is a flat picture: decompose it"
     if kind is None or kind in row.suffixes or (kind == ".zip" and row.suffixes[0] in (".ora", ".pptx")):
         return ""
     return f"; what it holds is a {kind}: give it that suffix"

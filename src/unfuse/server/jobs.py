@@ -26,6 +26,7 @@ from unfuse.server.store import DONE, NotFound, Store
 from unfuse.server.worker import PREVIEW
 
 MOST_RUNS = 2
+MOST_TOLD = 20  # rows of a table that could not be made
 
 log = logging.getLogger("unfuse.server")
 
@@ -336,7 +337,7 @@ class Jobs:
                 with self.store.together():
                     job.stack = self.store.add(job.owner, job.name, saved, source).id
                     self.store.job_state(job.id, state="done", stack=job.stack)
-        self.end(job, "done")
+        self.end(job, "done", error=partly(result.get("failed", [])))
         if (area := job.request.get("megapixels")) and job.started:
             self.speed[job.request["options"]["engine"]] = (time.time() - job.started) / area
 
@@ -370,3 +371,11 @@ class Jobs:
         if self.told(owner, number)["state"] != "done" or not (path := self.store.job_folder(number) / name).is_file():
             raise NotFound(f"job {number!r} has no result to fetch")
         return path
+
+
+def partly(failed: list[str]) -> dict[str, str] | None:
+    """What a job that is done says of rows that are not; None where there are none."""
+    if not failed:
+        return None
+    more = f"; and {len(failed) - MOST_TOLD} more" if len(failed) > MOST_TOLD else ""
+    return {"type": "RowsFailed", "message": f"not made: {'; '.join(failed[:MOST_TOLD])}{more}. The others are there"}

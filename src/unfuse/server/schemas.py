@@ -43,7 +43,9 @@ class Job(BaseModel):
     seconds_left: float | None = Field(examples=[31.5])
     stage: str = Field(examples=["layers"])
     stack: str | None = Field(description="The stack that it made or changes.", examples=[None])
-    error: ErrorDetail | None
+    error: ErrorDetail | None = Field(
+        description="Why it failed; where it is done, which rows of a table could not be made.", examples=[None]
+    )
     created: float = Field(description="Seconds since 1970.", examples=[1790000000.0])
     finished: float | None
 

@@ -131,7 +131,8 @@ def vary(job: Message, folder: Path, tell: Tell) -> Message:
         for path in sorted(out.iterdir()):
             if path.name != variants.LEDGER:
                 archive.write(path, path.name)
-    return {"file": SHEETS, "failed": [f"{x.name}: {x.error}" for x in made if x.error]}
+    ours = f"{(folder / PICTURES).resolve()}{os.sep}"  # where our files lie is nobody else's business
+    return {"file": SHEETS, "failed": [f"{x.name}: {x.error}".replace(ours, "") for x in made if x.error]}
 
 
 def finish(stack: LayerStack, job: Message, folder: Path, tell: Tell) -> Message:
