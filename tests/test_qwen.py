@@ -235,6 +235,27 @@ def test_out_of_memory_falls_to_the_next_plan_and_at_last_says_so() -> None:
         run(planned, on_step=full)
 
 
+def test_what_ran_out_of_memory_is_gone_before_the_next_plan_is_sought() -> None:
+    import weakref
+
+    held: list[bool] = []
+
+    def say(line: str) -> None:
+        if line.startswith("out of memory"):  # a GPU was given its memory back just before
+            held.append(models[0]() is not None)
+
+    planned = Qwen(CHECKPOINT, area=64 * 48, device="cpu", plan="int8", say=say)
+    models: list[Any] = []
+
+    def full(step: Step) -> None:
+        if not models:
+            models.append(weakref.ref(planned.model))
+            raise MemoryError
+
+    run(planned, on_step=full)
+    assert held == [False]
+
+
 def test_options_reach_the_sampler(engine: Qwen) -> None:
     expected = run(engine, steps=4)[0].pixels
     for option in ({"interval": (0.0, 0.5)}, {"shift": 3.0}, {"reuse": 0.9}):

@@ -188,7 +188,7 @@ class Qwen:
         for line in lines:
             self.say(line)
 
-    def fall(self, error: BaseException) -> None:
+    def fall(self, error: str) -> None:
         """Out of memory: let everything go, and go on with the next plan, if there is one."""
         plan = self.in_force()
         if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -256,16 +256,12 @@ class Qwen:
                 slots, told = self.denoise(asked, captions)
                 break
             except (MemoryError, RuntimeError) as error:
-                if qwen_door.out_of_memory(error):
-                    self.fall(error)
-                elif qwen_door.cannot_compile(error):
-                    said = next(iter(str(error).splitlines()), "")
-                    raise EngineError(
-                        f"the blocks cannot be compiled here ({said}): leave 'compiled' off, or install what "
-                        "torch.compile needs, a C++ compiler and for a GPU triton"
-                    ) from error
-                else:
+                said = next(iter(str(error).splitlines()), "")
+                if not qwen_door.out_of_memory(error):
+                    if qwen_door.cannot_compile(error):
+                        raise EngineError(qwen_door.NO_COMPILER.format(said)) from error
                     raise
+            self.fall(said)  # not before the error is gone: it holds on to all that was at work
         told = [f"plan: {self.in_force().name}, on {self.in_force().device}", *told]
         if self.guidance != 1 and self.interval != (0.0, 1.0):
             told.append(qwen_door.guided(self.interval, asked.steps, asked.size, self.shift))

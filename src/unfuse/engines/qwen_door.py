@@ -45,6 +45,10 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "previews": (True, False),
 }
 LARGE_DIFFERENCE = 12.0  # of 255 on average; a working VAE alone stays under 3
+NO_COMPILER = (
+    "the blocks cannot be compiled here ({}): leave 'compiled' off, or install what torch.compile needs, a C++ "
+    "compiler and for a GPU triton"
+)
 LIMITED = (
     "made from the prompt alone: the published weights were tuned to take pictures apart, so that text to layers, an "
     "earlier stage of their training, is limited"
