@@ -135,10 +135,10 @@ def test_an_empty_prompt_is_captioned_once_and_the_caption_is_told(
     monkeypatch.setattr(engine.text, "caption", partial(engine.text.caption, max_tokens=6))
 
     def at_once(step: Step) -> None:  # in time to stop
-        assert told[-1].startswith("caption, by the text encoder: ")
+        assert any(line.startswith("caption, by the text encoder: ") for line in told)
 
     (answer,) = run(engine, prompts=["  "], on_step=at_once)
-    assert told == [f"caption, by the text encoder: {answer.caption}"]
+    assert told.count(f"caption, by the text encoder: {answer.caption}") == 1
     assert f"caption, by the text encoder: {answer.caption}" in answer.notes
     assert list(engine.captions.values()) == [answer.caption]
     (again,) = run(engine, prompts=[answer.caption])

@@ -109,6 +109,20 @@ def test_a_tokenizer_that_reads_texts_otherwise_is_refused(folder: Path) -> None
         TextEncoder(folder)
 
 
+def test_a_text_encoder_with_unknown_tensors_is_refused(folder: Path) -> None:
+    """Float8 with its scales, as other programs store it, would be read as other numbers."""
+    shard = folder / "text_encoder/model-00002-of-00004.safetensors"
+    tensors, index = load_file(shard), folder / "text_encoder/model.safetensors.index.json"
+    name = next(name for name in tensors if name.endswith("proj.weight"))
+    added = f"{name}_scale"
+    save_file({**tensors, name: tensors[name].to(torch.float8_e4m3fn), added: torch.ones(1)}, shard, {"format": "pt"})
+    named = json.loads(index.read_text("utf-8"))
+    named["weight_map"][added] = shard.name
+    index.write_text(json.dumps(named))
+    with pytest.raises(EngineError, match=r"text_encoder has unknown tensors \S+weight_scale: take the published"):
+        TextEncoder(folder)
+
+
 def cast(folder: Path, kind: Any, some: str = "") -> None:
     """Store the tensors with `some` in their names as another type."""
     for shard in folder.glob("*.safetensors"):

@@ -87,6 +87,10 @@ class TextEncoder:
         missing = {name for name in report["missing_keys"] if "visual." not in name}
         if missing:
             raise EngineError(f"{checkpoint / 'text_encoder'} lacks the tensors {a_few(missing)}: download it again")
+        if unknown := report["unexpected_keys"]:  # such as the scales of float8, without which it is another number
+            raise EngineError(
+                f"{checkpoint / 'text_encoder'} has unknown tensors {a_few(unknown)}: take the published weights"
+            )
         self.sees = not report["missing_keys"]
         self.model.to(device).eval()
 
