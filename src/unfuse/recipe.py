@@ -184,6 +184,10 @@ def _loader() -> type[Any]:
             seen = set()
             for key, _ in node.value:
                 name = self.construct_object(key, deep=True)
+                if not isinstance(name, str):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{name!r} is no name of a field", key.start_mark
+                    )
                 if name in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
                 seen.add(name)

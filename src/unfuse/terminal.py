@@ -154,11 +154,18 @@ def read_picture(source: str, limit_megapixels: float) -> pixels.Picture:
     try:
         return pixels.read(given, limit_megapixels=limit_megapixels)
     except PictureError as error:
-        data = given if isinstance(given, bytes) else Path(given).read_bytes() if Path(given).is_file() else b""
-        if kind := layered(data):
+        if kind := layered(given if isinstance(given, bytes) else _held(given)):
             cure = "'unfuse split' takes one of them apart, 'unfuse flatten' makes a picture of all"
             raise PictureError(f"{source} is no picture but layers, a {kind}: {cure}") from error
         raise
+
+
+def _held(path: str) -> bytes:
+    """What a file holds; nothing where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError):
+        return b""
 
 
 def write(stack: LayerStack, targets: Sequence[Target], **options: Any) -> LayerStack:

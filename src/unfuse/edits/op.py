@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Op:
             raise StackError(f"{self.name} needs {' and '.join(map(repr, missing))}")
         values = {name: _listed(value) for name, value in values.items()}
         for name, value in values.items():
+            if not _is_finite(value):
+                raise StackError(f"{self.name}: the field {name!r} is {value!r}: numbers must be finite")
             if problem := _problem(self._validators[name], value):
                 raise StackError(f"{self.name}: the field {name!r} is {value!r}: {problem}")
         return values
@@ -153,6 +156,13 @@ def _listed(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_listed(inner) for inner in value]
     return {key: _listed(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a value are; JSON has no others, Python and YAML do."""
+    if isinstance(value, list | dict):
+        return all(_is_finite(inner) for inner in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _problem(validator: Any, value: Any) -> str:
