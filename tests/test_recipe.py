@@ -59,7 +59,7 @@ def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
         ("edits:\n  - {op: move, layer: A\n  - x", "line 3"),
         ("edits: [{op: move, layer: A, x: 1, x: 2}]", "'x' is given twice"),
         ("hello", "its edits are 'hello': they must be a list, such as"),
-        ("[{? [a] : b}]", "line 1, column 5: \\['a'\\] is no name of a field"),
+        ("[{? [a] : b}]", "line 1, column 5: \\['a'\\] is no name: names are texts"),
         ("[{op: move, layer: A, x: .nan}]", "move: the field 'x' is nan: numbers must be finite"),
         ("[{op: curves, layer: A, points: [[0, 0], [1, .inf]]}]", "inf.*numbers must be finite"),
         ("[move]", "'move' is not an edit: it must be like"),

@@ -185,9 +185,8 @@ def _loader() -> type[Any]:
             for key, _ in node.value:
                 name = self.construct_object(key, deep=True)
                 if not isinstance(name, str):
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{name!r} is no name of a field", key.start_mark
-                    )
+                    why = f"{name!r} is no name: names are texts, in quotes where they read as something else"
+                    raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
                 if name in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
                 seen.add(name)
