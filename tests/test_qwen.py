@@ -377,16 +377,18 @@ def test_a_prompt_that_is_too_long_is_told(engine: Qwen) -> None:
     assert not any("tokens" in note for note in answer.notes)
 
 
-def test_without_a_compiler_the_cure_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch._inductor.config as inductor
-
-    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "none")))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    compiled = Qwen(CHECKPOINT, device="cpu", compiled=True, say=lambda _: None)
-    with pytest.raises(
-        EngineError, match=r"cannot be compiled here \(.*compiler.*\): leave 'compiled' off, or install"
-    ):
-        run(compiled, steps=1)
+def test_without_a_compiler_the_cure_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(
+        "import sys, numpy as np; from unfuse.engines.qwen import Qwen; from unfuse.errors import EngineError\n"
+        "engine = Qwen(sys.argv[1], device='cpu', compiled=True, say=lambda _: None)\n"
+        "asked = {'prompts': ['a hat'], 'steps': 1, 'seeds': [0]}\n"
+        "try: engine.decompose(np.zeros((1, 48, 64, 4), np.float32), [2], **asked)\n"
+        "except EngineError as error: print(error)"
+    )
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "run.py", str(CHECKPOINT)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert re.search(r"cannot be compiled here \(.*compiler.*\): leave 'compiled' off, or install", done.stdout), done
 
 
 def test_the_python_of_the_page_makes_layers_out_of_tensors(engine: Qwen) -> None:
