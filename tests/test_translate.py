@@ -110,6 +110,17 @@ def test_a_table_of_a_german_spreadsheet(before: LayerStack, tmp_path: Path) -> 
     assert module.read(table(tmp_path, TABLE.replace(",", ";"))) == module.read(table(tmp_path))
 
 
+def test_what_was_written_before_a_format_failed_is_told(before: LayerStack, tmp_path: Path) -> None:
+    (tmp_path / "out" / "de.zip").mkdir(parents=True)
+    (tmp_path / "out" / "de.zip" / "mine.txt").touch()
+    suffixes = (".png", ".zip")
+    (done,) = module.translate(
+        before, table(tmp_path, "text,de\nSummer,Sommer\n"), tmp_path / "out", suffixes=suffixes, font="Inter"
+    )
+    assert done.files == ("de.png",)
+    assert "'mine.txt' in it, which unfuse did not write" in done.error
+
+
 def test_a_folder_without_fonts_is_said(before: LayerStack, tmp_path: Path) -> None:
     (done, *_) = module.translate(before, table(tmp_path), tmp_path / "out", folder=str(tmp_path / "gone"))
     assert "gone' is not there, or holds none" in done.error

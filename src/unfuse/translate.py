@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Translated:
-    """What became of a language: its files, or why there are none. `notes` say in which font each text was set, and
+    """What became of a language: its files, and why there are no more. `notes` say in which font each text was set, and
     what a format could not hold as it was.
     """
 
@@ -69,16 +69,17 @@ def translate(
         raise FormatError(f"{to} cannot be a folder ({error.strerror}): choose another") from error
     result = []
     for language in rows[0].said:
+        files: list[str] = []
         try:
             edits = list(_edits(rows, places, language, keep, options))
             done = edit(stack, edits) if edits else stack
-            names = [f"{language}{suffix}" for suffix in suffixes]
             notes = [note for note in done.notes if note not in stack.notes]
-            for name in names:
+            for name in (f"{language}{suffix}" for suffix in suffixes):
                 notes += [f"{name}: {note}" for note in formats.write(done, Path(to) / name)]
-            result.append(Translated(language, tuple(names), notes=tuple(notes)))
+                files.append(name)
+            result.append(Translated(language, tuple(files), notes=tuple(notes)))
         except UnfuseError as error:
-            result.append(Translated(language, (), str(error)))
+            result.append(Translated(language, tuple(files), str(error)))
         if on_language:
             on_language(result[-1])
     return result
