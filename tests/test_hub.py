@@ -92,7 +92,8 @@ def download(server: Hub, home: Path, name: str = REPO) -> tuple[Path | None, st
     """What a fresh process downloads from it: the folder, or None; and what is said."""
     code = "import sys; from unfuse.model import hub; from unfuse.errors import EngineError\n"
     code += "try: print(hub.download(sys.argv[1]))\nexcept EngineError as error: sys.exit(str(error))"
-    environment = {**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": server.address, "HF_HUB_DISABLE_XET": "1"}
+    here = {"HF_HOME": str(home), "HF_ENDPOINT": server.address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **here, "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", code, name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
     return (None if done.returncode else Path(done.stdout.strip())), done.stderr
@@ -144,6 +145,7 @@ def test_a_download_that_ends_early_keeps_the_files_that_are_whole(tmp_path: Pat
         assert {name for name in server.content if before[name] and server.asked[name] > before[name]} == {SHARD}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links, which say the hashes, need a privilege there")
 def test_a_file_that_arrives_damaged_is_taken_away_and_comes_anew(tmp_path: Path) -> None:
     with serving(CHECKPOINT) as server:
         server.faults[SHARD] = "damaged"
