@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfuse import reading
+from unfuse.ink import inks
 from unfuse.layers import Kind
 from unfuse.pixels import Levels, quantise, to_float
 from unfuse.recompose import recompose, weights
@@ -27,9 +28,12 @@ SURE = 0.8  # confidence of a line that becomes a layer
 CONTRAST = 0.12  # between ink and what lies below it
 WRONG = 0.12  # mean error of unmixing around the letters above which they are more than ink of a colour
 SOFT = 0.06  # alphas nearer to 0 or 1 are 0 or 1
+LARGE, FEW = 0.12, 2  # of the picture's side, an em; characters: letters that an engine sees as well as a reader
+AGREED = 0.2  # of their ink must be an engine's text
+HALF = 0.5  # how surely a pixel must be ink
 GHOST = 2 / 192  # of the picture's side: how far around letters an engine at its bucket may have seen them
 GONE = 5e-4  # of the canvas: a layer that covers less has gone with its letters
-LEFT = 0.15  # of a text layer's alpha: what is less is dust when its letters have gone into their own layer
+LEFT = 0.3  # of a text layer's alpha: what is less is dust when its letters have gone into their own layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +52,15 @@ def lifted(
 ) -> tuple[Levels, list[Kind], list[TextBlock | None]]:
     """Layers `l h w 4` with each paragraph on top as a layer of its own, their kinds, and what they say.
 
-    picture: `h w 4` float32 in 0..1. found: the lines read in it. At most `most` layers: paragraphs share one layer
-    where they must. What cannot be taken off cleanly stays where the engine has it, and is said there if that has it
-    alone. The layers flatten to the picture as before.
+    picture: `h w 4` float32 in 0..1. found: the lines read in it. At most `most` layers: where paragraphs must share
+    one, those do that are nearest to each other. What cannot be taken off cleanly stays where the engine has it, and is
+    said there if that has it alone. The layers flatten to the picture as before.
     """
     work, taken = layers.copy(), list[Lettering]()
     depth: Any = layers.dtype.itemsize * 8
     sure = [line for line in found if line.confidence >= SURE]
     for paragraph in reading.block(sure, picture.shape[1]).paragraphs if sure and len(layers) > 1 else ():
-        if (letters := lettering(work, picture, paragraph)) is not None:
+        if (letters := lettering(work, kinds, picture, paragraph)) is not None:
             work[:, letters.rows, letters.columns] = quantise(letters.below, depth)
             taken.append(letters)
     before, after = (x[..., 3].sum(axis=(1, 2), dtype=np.float64) for x in (layers, work))
@@ -64,8 +68,8 @@ def lifted(
     dust = [LEFT * b if kind == "text" else 0.0 for kind, b in zip(kinds, before, strict=True)]
     gone = [after[i] <= max(dust[i], nothing) and before[i] > nothing for i in range(len(layers))]
     kept = [i for i in range(len(layers)) if i == 0 or not gone[i]]
-    parts = [taken] if len(kept) + len(taken) > most else [[letters] for letters in taken]
-    if not taken or len(kept) + len(parts) > most:
+    parts = grouped(taken, most - len(kept))
+    if not parts:
         said = reading.texts(found, layers, kinds, picture)
         return layers, [_kind(text, kind) for text, kind in zip(said, kinds, strict=True)], said
     whole = np.stack([*work[kept], *(_canvas(part, layers[0]) for part in parts)])
@@ -82,6 +86,23 @@ def lifted(
     return whole, [*named, *(_kind(text, "text") for text in new)], [*rest, *new]
 
 
+def grouped(taken: Sequence[Lettering], most: int) -> list[list[Lettering]]:
+    """At most `most` groups of paragraphs, the nearest ones together; none where there is room for none."""
+    groups = [[letters] for letters in taken] if most > 0 else []
+    while len(groups) > most:
+        pairs = [(i, j) for j in range(len(groups)) for i in range(j)]
+        i, j = min(pairs, key=lambda pair: min(gap(a, b) for a in groups[pair[0]] for b in groups[pair[1]]))
+        groups[i] += groups.pop(j)
+    return groups
+
+
+def gap(a: Lettering, b: Lettering) -> float:
+    """How far two paragraphs' boxes lie apart, in pixels."""
+    ours, theirs = a.text.bounds, b.text.bounds
+    across, down = (max(0, theirs[k] - ours[k + 2], ours[k] - theirs[k + 2]) for k in (0, 1))
+    return math.hypot(across, down)
+
+
 def _kind(text: TextBlock | None, kind: Kind) -> Kind:
     return "text" if text else kind
 
@@ -94,8 +115,11 @@ def _shown(alpha: NDArray[Any]) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def lettering(layers: Levels, picture: NDArray[np.float32], text: TextBlock) -> Lettering | None:
-    """A paragraph taken off layers `l h w 4`; None where its letters are not ink of a colour on something else."""
+def lettering(layers: Levels, kinds: Sequence[Kind], picture: NDArray[np.float32], text: TextBlock) -> Lettering | None:
+    """A paragraph taken off layers `l h w 4`; None where its letters are not ink of a colour on something else.
+
+    Nor where only the reader takes for letters what an engine would see to be some: few and large ones.
+    """
     import cv2
 
     room = round(max(line.size for line in text.lines))
@@ -106,6 +130,9 @@ def lettering(layers: Levels, picture: NDArray[np.float32], text: TextBlock) -> 
     ink = np.zeros(rgb.shape[:2], np.uint8)
     for line in text.lines:
         ink |= _ink(rgb, line.shifted(-columns.start, -rows.start))
+    clear = room > LARGE * math.sqrt(picture[..., 0].size) or len(text.string) <= FEW
+    if clear and _agreed(to_float(layers[:, rows, columns, 3]), kinds, ink) < AGREED:
+        return None
     near = _around(ink, max(3, round(0.06 * room)))
     far = _around(ink, round(max(0.1 * room, GHOST * math.sqrt(picture[..., 0].size))))
     if far.all() or picture[rows, columns, 3].min() < 1:
@@ -127,16 +154,22 @@ def lettering(layers: Levels, picture: NDArray[np.float32], text: TextBlock) -> 
 
 
 def _ink(rgb: NDArray[np.float32], line: TextLine) -> NDArray[np.uint8]:
-    """Which pixels `h w` of a picture `h w 3` are a line's letters."""
+    """Which pixels `h w` of a picture `h w 3` are a line's letters, and the outline that they may have."""
     import cv2
 
-    corners = reading.roomy(line)
+    corners = reading.roomy(np.array(line.quad))
     patch = reading.upright(np.floor(rgb * 255 + 0.5).clip(0, 255).astype(np.uint8), corners)
     height, width = patch.shape[:2]
     to = np.array([(0, 0), (width, 0), (0, height)], np.float32) - 0.5
     way = cv2.getAffineTransform(to, corners[[0, 1, 3]].astype(np.float32) - 0.5)
-    letters = reading.ink(patch).astype(np.uint8)
-    return np.asarray(cv2.warpAffine(letters, way, rgb.shape[1::-1], flags=cv2.INTER_NEAREST), np.uint8)
+    sure = cv2.warpAffine(inks(patch)[1], way, rgb.shape[1::-1], flags=cv2.INTER_LINEAR)
+    return np.asarray(sure > HALF, np.uint8)
+
+
+def _agreed(alpha: NDArray[np.float32], kinds: Sequence[Kind], ink: NDArray[np.uint8]) -> float:
+    """How much of ink `h w` shows layers of text, of layers with alphas `l h w`."""
+    shown = sum(share for share, kind in zip(weights(alpha), kinds, strict=True) if kind == "text")
+    return float((shown * ink).sum() / max(1, ink.sum()))
 
 
 def _around(ink: NDArray[np.uint8], reach: int) -> NDArray[np.bool_]:

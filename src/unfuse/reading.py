@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from unfuse.boxes import Box
 from unfuse.errors import MissingExtra, require
+from unfuse.ink import ROOM, inks
 from unfuse.layers import to_8_bit
 from unfuse.textblock import Point, Quad, TextBlock, TextLine, aligned
 
@@ -136,7 +137,10 @@ def _line(reader: Any, picture: NDArray[np.uint8], box: NDArray[np.float64]) -> 
     confidence, string, corners, patch = max(tries, key=lambda each: each[0], default=(0.0, "", box, picture))
     if confidence < SURE or not any(character.isalnum() for character in string):
         return None
-    return measured(string, corners, patch, ink(patch), confidence)
+    wide = roomy(corners)
+    patch = upright(picture, wide)
+    seen = inks(patch)[0] > HALF
+    return measured(string, wide, patch, seen, confidence) if seen.any() else None
 
 
 def upright(picture: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[Any]:
@@ -153,54 +157,12 @@ def upright(picture: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[Any]
     return patch.reshape(height, width, -1)
 
 
-def ink(patch: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels of an upright line `h w 3` are letters: colours that stand inside and seldom at the rim."""
-    x = patch.reshape(-1, 3).astype(np.float32)
-    rim = np.zeros(patch.shape[:2], bool)
-    rim[[0, -1]] = rim[:, [0, -1]] = True
-    colors = _colors(x[:: max(1, len(x) // 4000)], np.median(x[rim.ravel()], axis=0))
-    label = _nearest(x, colors)
-    inside, outside = (np.bincount(label[part], minlength=len(colors)) for part in (~rim.ravel(), rim.ravel()))
-    inside, outside = inside / max(1, inside.sum()), outside / max(1, outside.sum())
-    most = int((inside - outside).argmax())
-    writes = (outside < 0.35 * inside) & (inside > 0.4 * inside[most])  # what is less is a mix, at edges
-    writes[most] = True
-    around = (outside >= 0.35 * inside) & ~writes
-    chosen = np.concatenate([np.flatnonzero(writes), np.flatnonzero(around)])
-    mask = _nearest(x, colors[chosen]) < writes.sum()
-    return _letters(mask.reshape(patch.shape[:2]).astype(np.uint8))
-
-
-def _colors(x: NDArray[np.float32], first: NDArray[np.float32], count: int = 4) -> NDArray[np.float32]:
-    """So many colours that stand for all of `n c`, by k-means from the first and what is farthest from it."""
-    colors = first[None]
-    for _ in range(count - 1):
-        colors = np.vstack([colors, x[((x[:, None] - colors) ** 2).sum(-1).min(1).argmax()]])
-    for _ in range(6):
-        label = _nearest(x, colors)
-        colors = np.stack([x[label == k].mean(0) if (label == k).any() else colors[k] for k in range(count)])
-    return colors
-
-
-def _nearest(x: NDArray[np.float32], colors: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Which of the colours `k c` each of `n c` is nearest to."""
-    apart = (colors**2).sum(1) - 2 * x @ colors.T
-    found: NDArray[np.intp] = apart.argmin(1)
-    return found
-
-
-def _letters(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The parts of a mask `h w` that lie in its middle, not those that a line above or below reaches in with."""
-    import cv2
-
-    height = len(mask)
-    _, label, places, middles = cv2.connectedComponentsWithStats(mask)
-    top, tall = places[:, cv2.CC_STAT_TOP], places[:, cv2.CC_STAT_HEIGHT]
-    cut = ((top == 0) | (top + tall == height)) & (tall < 0.35 * height)
-    within = (middles[:, 1] > 0.1 * height) & (middles[:, 1] < 0.9 * height) & ~cut
-    within[0] = False
-    letters: NDArray[np.bool_] = within[label]
-    return letters if letters.any() else mask.astype(bool)
+def letters(picture: NDArray[np.uint8], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which pixels of `upright(picture, corners)` are letters of the line there."""
+    width, height = _size(corners)
+    room = round(ROOM * height)
+    sure: NDArray[np.bool_] = inks(upright(picture, roomy(corners)))[0] > HALF
+    return sure[room : room + height, room : room + width]
 
 
 def measured(
@@ -241,12 +203,12 @@ def texts(
     said: dict[int, list[TextLine]] = {}
     levels = _opaque(picture)
     for line in found:
-        corners = roomy(line)
-        letters = ink(upright(levels, corners))
-        best, owner, mask = AGREE, -1, letters
+        corners = np.array(line.quad)
+        ink = letters(levels, corners)
+        best, owner, mask = AGREE, -1, ink
         for index in range(1, len(layers)):
-            alpha = _letters((_alpha(layers[index], corners) > HALF).astype(np.uint8))
-            share = float((letters & alpha).sum() / max(1, (letters | alpha).sum()))
+            alpha = _alpha(layers[index], corners) > HALF
+            share = float((ink & alpha).sum() / max(1, (ink | alpha).sum()))
             share += 0.3 if kinds[index] == "text" and 0.02 < alpha.mean() < 0.9 else 0
             if share > best:
                 best, owner, mask = share, index, alpha
@@ -283,13 +245,12 @@ def block(lines: Sequence[TextLine], width: int) -> TextBlock:
     return TextBlock(ordered, "right" if right < 0.25 * left else "left")
 
 
-def roomy(line: TextLine, share: float = 0.2) -> NDArray[np.float64]:
+def roomy(corners: NDArray[np.float64], share: float = ROOM) -> NDArray[np.float64]:
     """The corners of a line, with a share of its height as room around."""
-    corners = np.array(line.quad)
-    x, y = (corners[1] - corners[0]) / line.width, (corners[3] - corners[0]) / line.height
-    room = share * line.height
-    roomy: NDArray[np.float64] = corners + room * np.array([-x - y, x - y, x + y, y - x])
-    return roomy
+    width, height = math.dist(corners[0], corners[1]), math.dist(corners[0], corners[3])
+    x, y = (corners[1] - corners[0]) / width, (corners[3] - corners[0]) / height
+    wide: NDArray[np.float64] = corners + share * height * np.array([-x - y, x - y, x + y, y - x])
+    return wide
 
 
 def _alpha(layer: NDArray[Any], corners: NDArray[np.float64]) -> NDArray[np.float32]:

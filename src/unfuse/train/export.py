@@ -1,4 +1,4 @@
-"""Trained SlotNet weights to the ONNX file that ships, and back.
+"""Trained weights to the ONNX files that ship, and SlotNet's back.
 
 The file holds its weights as float16 with a cast to float32 behind each: half the size, and what runs is what was
 tested. `state_of` reads them back into torch, so that training can go on from the shipped file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
+from unfuse.ink import HEIGHT
+from unfuse.model import inknet
+from unfuse.model.inknet import InkNet, InkNetParams
 from unfuse.model.layerflow import described
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
 from unfuse.saving import replacing
@@ -24,14 +28,13 @@ from unfuse.tokens import position_ids
 from unfuse.train.weights import about_of, weights_of
 
 BIG = 256  # weights with fewer numbers stay float32
-SHIPPED = SlotNetParams()
 
 
 def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
     """The averaged weights of a checkpoint folder to `out` (.onnx), the model card beside it (.json)."""
-    net = SlotNet(params_of(about_of(checkpoint))).eval()
+    net, trace = built(about_of(checkpoint))
     net.load_state_dict(weights_of(checkpoint))
-    model = halved(traced(net)).SerializeToString()
+    model = halved(trace(net.eval())).SerializeToString()
     sha256 = hashlib.sha256(model).hexdigest()
     numbers = sum(weight.numel() for weight in net.parameters())
     about = {"file": out.name, "sha256": sha256, "parameters": numbers, **card}
@@ -41,9 +44,28 @@ def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
         file.write((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def params_of(about: dict[str, Any]) -> SlotNetParams:
-    """The sizes in a run's JSON."""
-    return described(SlotNetParams, about["model"])
+def built(about: dict[str, Any]) -> tuple[nn.Module, Callable[[Any], onnx.ModelProto]]:
+    """The untrained network of a run's JSON, and what makes a graph of it."""
+    if about["stage"] == "ink":
+        return InkNet(described(InkNetParams, about["model"])), traced_ink
+    return SlotNet(described(SlotNetParams, about["model"])), traced
+
+
+def traced_ink(net: InkNet) -> onnx.ModelProto:
+    """InkNet as an ONNX graph; the patch's width is dynamic."""
+    program = torch.onnx.export(
+        net,
+        (torch.zeros(1, 3, HEIGHT, 10 * inknet.STRIDE),),
+        dynamo=True,
+        optimize=False,
+        input_names=["patch"],
+        output_names=["ink"],
+        dynamic_shapes=(({3: torch.export.Dim.DYNAMIC}),),
+        opset_version=20,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
 
 
 def traced(net: SlotNet) -> onnx.ModelProto:
@@ -89,11 +111,9 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def state_of(file: Path, params: SlotNetParams = SHIPPED) -> dict[str, Tensor]:
-    """The weights in an exported file, by their names in `SlotNet`, float32 (rounded to float16 where they were)."""
-    found = {w.name.removesuffix(".half"): numpy_helper.to_array(w) for w in onnx.load(file).graph.initializer}
-    state = SlotNet(params).state_dict()
-    for name in state:
-        if not name.endswith("num_batches_tracked"):
-            state[name] = torch.from_numpy(found[name].astype(np.float32))
-    return state
+def state_of(file: Path) -> dict[str, Tensor]:
+    """The weights in an exported file, by their names in its network, float32 (rounded to float16 where they were)."""
+    weights = onnx.load(file).graph.initializer
+    return {
+        w.name.removesuffix(".half"): torch.from_numpy(numpy_helper.to_array(w).astype(np.float32)) for w in weights
+    }

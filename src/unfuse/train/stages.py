@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unfuse.errors import UnfuseError
-from unfuse.train import finetune, flow, slots, vae
+from unfuse.train import finetune, flow, ink, slots, vae
 from unfuse.train.stage import Stage
 
-STAGES = {stage.name: stage for stage in (vae.STAGE, *flow.STAGES, finetune.STAGE, slots.STAGE)}
+STAGES = {stage.name: stage for stage in (vae.STAGE, *flow.STAGES, finetune.STAGE, slots.STAGE, ink.STAGE)}
 
 
 def stage(name: str) -> Stage:
