@@ -19,6 +19,7 @@ from unfuse.saliency import session
 
 HEIGHT = 64  # pixels of the patch that the network looks at
 ROOM = 0.25  # of a line's height, above and below it and at its ends, that the patch shows as well
+ENDS = 0.1  # of a line's height, beyond its ends, from where on what is written is another word
 STRIDE = 8  # the patch's width is a multiple of it
 LONGEST = 2560  # its width at most
 
@@ -41,4 +42,7 @@ def inks(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
     how, back = (cv2.INTER_AREA, cv2.INTER_LINEAR) if h > HEIGHT else (cv2.INTER_LINEAR, cv2.INTER_AREA)
     small = cv2.resize(patch, (wide, HEIGHT), interpolation=how).astype(np.float32) / 127.5 - 1
     (logits,) = network().run(["ink"], {"patch": rearrange(small, "h w c -> 1 c h w")})
-    return np.stack([cv2.resize(plane, (w, h), interpolation=back) for plane in sigmoid(logits[0])])
+    found = np.stack([cv2.resize(plane, (w, h), interpolation=back) for plane in sigmoid(logits[0])])
+    beyond = round((ROOM - ENDS) / (1 + 2 * ROOM) * h)
+    found[:, :, :beyond] = found[:, :, w - beyond :] = 0
+    return found
