@@ -80,6 +80,22 @@ def test_the_loss_falls_on_designs_seen_again(pack: Path, tmp_path: Path) -> Non
     )
 
 
+def test_batches_are_kept_and_gone_through_again(pack: Path, tmp_path: Path) -> None:
+    drawn = params(pack, tmp_path / "drawn")
+    run(STAGES["slots"], drawn)
+    for reuse in (3, 1):
+        kept = replace(drawn, out=tmp_path / f"kept {reuse}", reuse=reuse)
+        run(STAGES["slots"], kept)
+        first = {file.name: file.read_bytes() for file in (kept.out / "batches").iterdir()}
+        assert len(first) == reuse
+        same = difference(drawn.out, kept.out) == difference(drawn.out, kept.out, "optimizer.") == 0
+        assert same == (reuse == drawn.steps)
+        run(STAGES["slots"], replace(kept, steps=5))
+        assert {file.name: file.read_bytes() for file in (kept.out / "batches").iterdir()} == first
+    with pytest.raises(UnfuseError, match="reuse is -1"):
+        replace(drawn, reuse=-1)
+
+
 @pytest.mark.parametrize(
     ("name", "by"), [("slots", signal.SIGTERM), ("vae", signal.SIGINT), ("image-to-layers", signal.SIGINT)]
 )

@@ -74,6 +74,9 @@ def run_stage(
     seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw training pictures, for each GPU.")] = None,
     remix: Annotated[int | None, typer.Option(help="Pictures that the GPU makes of each drawn design.")] = None,
+    reuse: Annotated[
+        int | None, typer.Option(help="Steps whose batches are drawn, kept and gone through again.")
+    ] = None,
     validation: Annotated[int | None, typer.Option(help="Held-out pictures that a checkpoint is judged by.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     sheet_every: Annotated[int | None, typer.Option(help="Steps between sample sheets; 0 for none.")] = None,
@@ -103,6 +106,7 @@ def run_stage(
     given |= {
         "optimizer": optimizer,
         "remix": remix,
+        "reuse": reuse,
         "compile": compiled,
         "recompute": recompute,
         "tensorboard": tensorboard,

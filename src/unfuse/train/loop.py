@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from unfuse import pixels, saving
@@ -67,7 +68,12 @@ def batches(stage: Stage, params: TrainParams, place: Place, first: int, last: i
     with ProcessPoolExecutor(params.workers, initializer=ignore_interrupts) as pool:
 
         def make(step: int) -> list[Future[Arrays]]:
-            return [pool.submit(draw, want) for want in wants(params, place, step)]
+            if not params.reuse:
+                return [pool.submit(draw, want) for want in wants(params, place, step)]
+            return [
+                pool.submit(again, stage.vary, draw, want, params, step)
+                for want in wants(params, place, step % params.reuse)
+            ]
 
         ahead = deque(make(step) for step in range(first, min(first + 4, last)))
         try:
@@ -77,6 +83,23 @@ def batches(stage: Stage, params: TrainParams, place: Place, first: int, last: i
                 yield [part.result() for part in ahead.popleft()]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def again(
+    vary: Callable[[Arrays, np.random.Generator], Arrays] | None,
+    draw: Callable[[Want], Arrays],
+    want: Want,
+    params: TrainParams,
+    step: int,
+) -> Arrays:
+    """A batch that was drawn for an earlier step, and is kept in the run's folder; drawn now where it is not there."""
+    file = params.out / "batches" / f"{want.seed}-{want.side}-{want.step}-{want.first}-{want.count}.safetensors"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with saving.replacing(file) as out:
+            out.write(save({name: np.ascontiguousarray(array) for name, array in draw(want).items()}))
+    arrays: Arrays = load_file(file)
+    return arrays if vary is None else vary(arrays, np.random.default_rng([params.seed, step, want.first, 4]))
 
 
 def tensors(arrays: Arrays, device: str = "cpu") -> Tensors:

@@ -59,8 +59,9 @@ class TrainParams:
     step, over all processes; accumulate: in how many parts each process takes its share. layers: of a picture, at most.
     schedule, warmup, decay: see `rate_at`. optimizer: see `muon`. weight_decay: of matrices and kernels. ema: how much
     of the averaged weights stays at each step. clip: the gradient's length at most. precision: of what the GPU or CPU
-    multiplies; weights and optimizer are float32. remix: pictures that the device makes of each drawn design. start:
-    weights to begin from: a run's folder, an exported .onnx file, a published folder. model: a published checkpoint,
+    multiplies; weights and optimizer are float32. remix: pictures that the device makes of each drawn design. reuse:
+    the batches of so many steps are drawn, kept in `out`, and gone through again and again; 0 for always new ones.
+    start: weights to begin from: a run's folder, an exported .onnx file, a published folder. model: a published one,
     for its text encoder and for tuning. lora: the rank, None for all weights.
     """
 
@@ -93,6 +94,7 @@ class TrainParams:
     compile: bool = False
     recompute: bool = False
     remix: int = 1
+    reuse: int = 0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +106,8 @@ class TrainParams:
         for name in ("steps", "batch", "accumulate", "side", "layers", "workers", "save_every", "validation", "remix"):
             if getattr(self, name) < 1:
                 raise UnfuseError(f"{name} is {getattr(self, name)}: say 1 or more")
+        if self.reuse < 0:
+            raise UnfuseError(f"reuse is {self.reuse}: say 0 to draw every batch, or how many to go through again")
         if self.lora is not None and self.lora < 1:
             raise UnfuseError(f"lora is {self.lora}: say a rank of 1 or more, such as 32")
 
@@ -127,6 +131,7 @@ class Stage:
     sheet is a picture `h w 3` uint8 for people; describe says what a checkpoint's JSON should have beside its figures.
     ends: the beginnings of the names of weights at the net's ends, which Muon leaves to AdamW.
     slow: of weights that were learnt elsewhere, which take smaller steps, by AdamW.
+    vary: the same batch in another look, where a run goes through batches again.
     designs and remix: instead of batch where a run remixes: workers draw designs, the device makes pictures of them.
     lean: weights that do not learn stay in `TrainParams.model`, and checkpoints are without them.
     """
@@ -143,6 +148,7 @@ class Stage:
     load: Callable[[TrainParams], nn.Module] | None = None
     ends: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
+    vary: Callable[[Arrays, np.random.Generator], Arrays] | None = None
     designs: Callable[[Want], Arrays] | None = None
     remix: Callable[[Tensors, int, np.random.Generator], Tensors] | None = None
     lean: bool = False
