@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unfuse import cells
 from unfuse.cells import OFFSETS, RELATIONS
 from unfuse.engines import pieces
-from unfuse.engines.pieces import Piece, Ties
+from unfuse.engines.pieces import Look, Piece, Ties
 from unfuse.train import slots
 
 H, W = 20, 26
@@ -100,22 +100,6 @@ def test_who_lies_on_whom_gives_the_order(seed: int) -> None:
     assert all(order.index(a) > order.index(b) for a in range(n) for b in range(a) if count[a, b])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_what_goes_on_below_is_what_is_hidden(seed: int) -> None:
-    seen, whole = scene(seed)
-    below = told(seen, whole)[2 * len(OFFSETS) :]
-    for number in range(1, len(whole)):
-        if not (seen == number).any():
-            continue
-        upper = list(range(number + 1, len(whole) + 1))
-        found = cells.hidden(seen, below, [number], upper)
-        assert (found[~np.isin(seen, upper)] == 0).all()
-        sure = found > 0
-        assert ((found > 0.5) == whole[number - 1])[sure].all()
-        beside = np.isin(seen[:, 1:], upper) & (seen[:, :-1] == number)
-        assert sure.any() or not beside.any()
-
-
 def piece(row: int, column: int, side: int, slot: int, *things: int) -> Piece:
     seen = np.zeros((40, 40), np.float32)
     seen[row : row + side, column : column + side] = 1
@@ -127,36 +111,68 @@ def ties(n: int, likely: dict[tuple[int, int], float]) -> Ties:
     for (a, b), share in likely.items():
         same[a, b] = same[b, a] = share
         pairs[a, b] = pairs[b, a] = 1
-    nobody = np.zeros((10, 10), np.int64)
-    return Ties(same, pairs, np.zeros((n, n)), nobody, np.zeros((2 * len(OFFSETS), 10, 10), np.float32))
+    return Ties(same, pairs, np.zeros((n, n)))
 
 
 def test_merging_takes_what_is_likely_one_before_what_is_near_and_text_last() -> None:
     head, body, neighbour, text = piece(0, 0, 8, 3, 1), piece(20, 0, 8, 3, 2), piece(0, 9, 8, 3, 3), piece(30, 30, 4, 4)
     known = ties(4, {(1, 2): 0.9, (1, 3): 0.02})
-    three = pieces.merged([head, body, neighbour, text], known, 3)
-    assert sorted((sorted(p.things), p.slot) for p in three) == [([], 4), ([1, 2], 3), ([3], 3)]
-    two = pieces.merged([head, body, neighbour, text], known, 2)
-    assert sorted(p.slot for p in two) == [3, 4]
-    assert len(pieces.merged([head, text], known, 1)) == 1
-    assert pieces.merged([head, text], known, 0) == []
+    three = pieces.merged([head, body, neighbour, text], known, np.zeros((4, 4)), 3)
+    assert sorted(map(sorted, three)) == [[0, 1], [2], [3]]
+    two = pieces.merged([head, body, neighbour, text], known, np.zeros((4, 4)), 2)
+    assert sorted(map(sorted, two)) == [[0, 1, 2], [3]]
+    assert len(pieces.merged([head, text], known, np.zeros((2, 2)), 1)) == 1
+    assert pieces.merged([head, text], known, np.zeros((2, 2)), 0) == []
 
 
-def test_a_covered_thing_goes_on_to_its_outline_and_a_little_way_in_any_case() -> None:
-    panel = piece(4, 4, 32, 1, 1)
-    hole = np.zeros((40, 40), bool)
-    hole[12:28, 12:28] = True
-    panel.seen[hole] = 0
-    disc = piece(12, 12, 16, 3, 2)
-    low, high = pieces.completed([panel, disc], ties(3, {}))
-    assert (low[4:36, 4:36] == 1).all()
-    assert (high == disc.seen).all()
-    corner, cover = piece(0, 0, 12, 3, 1), piece(0, 12, 20, 3, 2)
-    low, _ = pieces.completed([corner, cover], ties(3, {}))
-    assert (low[:12, 12] == 1).all()
-    assert low[:, 16:].sum() == 0
-    assert (low[12:20, :11] == 0).all(), "nothing covers it there"
-    assert pieces.completed([], ties(1, {})) == []
+def test_what_is_rough_says_who_lies_on_whom() -> None:
+    low, high, apart, words = piece(4, 4, 20, 1, 1), piece(10, 10, 8, 3, 2), piece(30, 30, 6, 3, 3), piece(12, 5, 3, 4)
+    known = ties(4, {})
+    known.wins[2, 1], known.wins[1, 2] = 5.0, -5.0
+    things = [low, high, apart]
+    rough = Look(things, [words], known, words.seen, np.zeros((0, 10, 10), np.float32)).rough(things)
+    assert rough.shape == (3, 40, 40, 3)
+    for i, one in enumerate(things):
+        assert np.array_equal(rough[i, ..., 0], one.seen)
+        others = np.max([other.seen for other in (*things, words) if other is not one], axis=0)
+        assert np.array_equal(rough[i, ..., 1], others)
+    assert rough[0, 15, 15, 2] == 1  # the disc lies on the panel
+    assert rough[1, 5, 5, 2] == 0  # the panel below the disc
+    assert rough[0, 32, 32, 2] == 0.5  # nobody knows of what lies apart
+    assert rough[0, 13, 6, 2] == rough[1, 13, 6, 2] == 1  # text lies on all else
+    assert Look([], [], known, words.seen, rough).rough([]).shape == (0, 40, 40, 3)
+
+
+def matte_of(alpha: NDArray[np.float32], covers: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.dstack([alpha, covers]).astype(np.float32)
+
+
+def test_pieces_whose_mattes_have_both_are_one_and_what_goes_on_below_another_is_not() -> None:
+    head, body, panel = piece(0, 0, 10, 3, 1), piece(10, 0, 10, 3, 2), piece(20, 20, 16, 1, 3)
+    both, nothing = np.maximum(head.seen, body.seen), np.zeros((40, 40), np.float32)
+    everything = np.ones((40, 40), np.float32)
+    for bodys in (both, body.seen):  # it is enough that one of them knows, where nothing covers it
+        # the panel goes on below all, and nobody's matte has the panel
+        mattes = np.stack([matte_of(both, nothing), matte_of(bodys, nothing), matte_of(everything, both)])
+        agreed = pieces.agreed([head, body, panel], mattes)
+        assert agreed[0, 1] == agreed[1, 0] == 1
+        assert agreed[0, 2] == agreed[2, 1] == 0
+        assert (np.diag(agreed) == 0).all()
+        groups = pieces.layered([head, body, panel], mattes, ties(4, {}), 2, 0.0)
+        assert sorted(map(sorted, groups)) == [[0, 1], [2]]
+
+
+def test_layers_lie_as_their_mattes_say() -> None:
+    left, right, words = piece(5, 5, 12, 3, 1), piece(5, 14, 12, 3, 2), piece(30, 5, 6, 4)
+    nothing = np.zeros((40, 40), np.float32)
+    for upper, lower in ((0, 1), (1, 0)):
+        both = [left, right]
+        covers = [nothing, nothing]
+        covers[lower] = both[upper].seen
+        mattes = [matte_of(p.seen, c) for p, c in zip([*both, words], [*covers, nothing], strict=True)]
+        groups = pieces.layered([*both, words], np.stack(mattes), ties(3, {}), 3, 0.0)
+        assert groups == [[lower], [upper], [2]]
+    assert pieces.layered([], np.empty((0, 40, 40, 2), np.float32), ties(1, {}), 3, 0.0) == []
 
 
 def test_pixels_go_to_the_thing_whose_edge_they_lie_within() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,9 +106,20 @@ def test_a_transparent_picture_stays_transparent() -> None:
     assert np.abs((flat - truth)[..., :3] * truth[..., 3:] / 255)[shown].max() <= 1
 
 
+def test_a_main_figure_is_one_layer() -> None:
+    """The drinker: hat, face, hands and coat in one, and nothing of the ground beside them."""
+    stack = unfuse.decompose(Path(__file__).parents[1] / "examples" / "poster.jpg", text=False)
+    alphas = {layer.id: np.asarray(layer.to_image(stack.size))[..., 3] for layer in stack if layer.kind == "object"}
+    figure, beside = [(500, 460), (505, 600), (490, 850), (620, 900), (400, 900)], [(500, 60), (120, 760), (880, 700)]
+    whole = [alpha for alpha in alphas.values() if all(alpha[y, x] > 250 for x, y in figure)]
+    assert len(whole) == 1
+    assert not any(whole[0][y, x] for x, y in beside)
+
+
 def test_provenance_names_the_weights(engine: Embedded) -> None:
-    shipped = (files("unfuse") / "weights" / "slots.onnx").read_bytes()
-    assert engine.weights_sha256 == hashlib.sha256(shipped).hexdigest() == engine.card()["sha256"]
+    shipped = [(files("unfuse") / "weights" / f"{name}.onnx").read_bytes() for name in ("slots", "matte")]
+    assert engine.weights_sha256 == hashlib.sha256(b"".join(shipped)).hexdigest()
+    assert [card["sha256"] for card in engine.card().values()] == [hashlib.sha256(x).hexdigest() for x in shipped]
     stack = unfuse.decompose(card(), layers=2, seed=3)
     assert stack.provenance.weights_sha256 == engine.weights_sha256
     assert (stack.provenance.engine, stack.provenance.seed, stack.provenance.steps) == ("embedded", 3, 1)
@@ -121,8 +133,9 @@ def test_only_one_step(engine: Embedded) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (12000, 200), (640, 480), (7, 4000)])
 def test_buckets_are_multiples_of_the_stride_and_keep_the_shape(engine: Embedded, size: tuple[int, int]) -> None:
     width, height = engine.bucket(size)
-    assert width % embedded.STRIDE == height % embedded.STRIDE == 0
-    assert max(width, height) <= embedded.LONGEST
+    stride = embedded.STRIDE * embedded.FINER
+    assert width % stride == height % stride == 0
+    assert max(width, height) <= embedded.LONGEST * embedded.FINER
     if max(size) / min(size) < 4:
         assert abs(width / height / (size[0] / size[1]) - 1) < 0.1
 

@@ -13,7 +13,7 @@ import torch
 from parts import tiny_pack
 
 from unfuse.ink import HEIGHT, ROOM
-from unfuse.model.inknet import InkNet, InkNetParams
+from unfuse.model.unet import INKNET, UNet
 from unfuse.train import export, ink, loop
 from unfuse.train.data import opened
 from unfuse.train.stage import TrainParams, Want
@@ -65,7 +65,7 @@ def test_letters_are_where_the_picture_changed(pack: Path) -> None:
 
 def test_a_line_is_seen_alone_in_a_batch() -> None:
     torch.manual_seed(0)
-    net = InkNet(ink.SIZES["tiny"]).eval()
+    net = UNet(ink.SIZES["tiny"]).eval()
     lines = torch.rand(2, 3, HEIGHT, 96) * 2 - 1
     with torch.inference_mode():
         both = net(lines)
@@ -86,7 +86,7 @@ def test_the_loss_knows_the_truth(pack: Path) -> None:
 
 
 def test_what_ships_is_what_is_trained(pack: Path, tmp_path: Path) -> None:
-    net = InkNet(InkNetParams())
+    net = UNet(INKNET)
     net.load_state_dict(export.state_of(SHIPPED))
     session = onnxruntime.InferenceSession(SHIPPED.read_bytes(), providers=["CPUExecutionProvider"])
     for wide in (80, 264):

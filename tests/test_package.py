@@ -28,7 +28,7 @@ HEAVY = {"torch", "cv2", "PIL", "onnxruntime", "psd_tools", "pptx", "numpy", "js
 ORDER = (
     *("errors", "pixels", "saving", "boxes", "textblock", "checked", "layers", "blend"),
     *("fields", "oklab", "effects", "composite"),
-    *("recompose", "refine", "rematte", "cells", "saliency", "ink", "reading", "lettering"),
+    *("recompose", "refine", "rematte", "cells", "saliency", "matte", "ink", "reading", "lettering"),
     *("affine", "looks"),
     *("render", "typefaces", "typeset"),
     *("flow", "tokens", "model"),
@@ -182,7 +182,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     data |= {"unfuse/fonts/Inter.ttf", "unfuse/fonts/OFL.txt"}
     data |= {"unfuse/server/page/index.html", "unfuse/server/page/build.json"}
     data |= {"unfuse/weights/slots.onnx", "unfuse/weights/slots.json", "unfuse/weights/saliency.onnx"}
-    data |= {"unfuse/weights/ink.onnx", "unfuse/weights/ink.json"}
+    data |= {f"unfuse/weights/{name}" for name in ("matte.onnx", "matte.json", "ink.onnx", "ink.json")}
     assert sources | data <= set(files)
     assert {name for name in files if name.endswith(("LICENSE", "NOTICE", "entry_points.txt"))}
     assert sum(size for name, size in files.items() if "/weights/" in name) <= 48 * 2**20

@@ -106,25 +106,6 @@ def between(labels: Labels, logits: Plane, near: bool = False) -> tuple[NDArray[
     return total.reshape(n, n).astype(np.float64), count.reshape(n, n).astype(np.float64)
 
 
-def hidden(labels: Labels, below: Plane, lower: Sequence[int], upper: Sequence[int]) -> Plane:
-    """How likely the things `lower` go on, in each cell that shows one of `upper`: 0..1 `h w`, a mean of what is said.
-
-    below: logits `(2 o) h w`, onward and backward.
-    """
-    onward, backward = np.split(below, 2)
-    flat = labels.ravel()
-    is_lower, is_upper = np.isin(flat, lower), np.isin(flat, upper)
-    _, here, there, forth = said(onward)
-    *_, back = said(backward)
-    total, count = np.zeros(flat.size), np.full(flat.size, 1e-6)
-    for start, end, logit in ((here, there, forth), (there, here, back)):
-        told = is_lower[start] & is_upper[end]
-        total += np.bincount(end[told], sigmoid(logit[told]), flat.size)
-        count += np.bincount(end[told], minlength=flat.size)
-    mean: Plane = (total / count).reshape(labels.shape).astype(np.float32)
-    return mean
-
-
 def stacked(wins: NDArray[np.float64], floor: Sequence[float]) -> list[int]:
     """An order, bottom to top. wins: `n n`, how surely a row's thing lies above a column's. floor: breaks ties."""
     left, order = list(range(len(floor))), []

@@ -20,46 +20,57 @@ from numpy.typing import NDArray
 
 from unfuse.cells import Plane, sigmoid
 from unfuse.engines import Count, EngineLayers, OnStep, Step
-from unfuse.engines.pieces import KINDS, TEXT, THINGS, completed, found, letters, merged
+from unfuse.engines.pieces import KINDS, TEXT, THINGS, Look, Search, found, layered, letters, shrunk, whole, wholes
 from unfuse.errors import EngineError
-from unfuse.refine import spread
+from unfuse.matte import together
+from unfuse.recompose import weights
+from unfuse.refine import on_grey, resized, spread
 from unfuse.saliency import Saliency, session
 from unfuse.tokens import position_ids
 
 STRIDE = 16
-SIDE = 192  # of a square of the bucket's area
-LONGEST = 1024  # a bucket's longer side, for strips
-# Alpha up to the first is nothing, from the second on all: the network is not as sure as it should be.
-SURE_THING, SURE_TEXT = (0.3, 0.8), (0.15, 0.7)
+SIDE = 192  # of a square of the area at which SlotNet looks
+FINER = 2  # the bucket is so many times as fine: mattes are found there
+LONGEST = 1024  # the longer side at which SlotNet looks, for strips
+SEARCH = Search()
+# Alpha from here on is all, text's up to the first nothing: the network is not as sure as it should be.
+SURE_THING, SURE_TEXT = 0.8, (0.15, 0.7)
 LIKE = 0.09  # colours nearer than this (Euclidean, of 0..1) are one flat colour
 RIM_SHARE, AREA_SHARE = 0.25, 0.2  # of the picture's rim and area, to be the background's
 MOST_AUTO = 8  # layers that "auto" gives at most
 NEAR = 0.25  # what "auto" merges without being asked to: see `pieces.cost`
 
 
+def shipped(name: str) -> bytes:
+    """A file of the package's weights."""
+    return (files("unfuse") / "weights" / name).read_bytes()
+
+
 class Embedded:
-    """`Engine` over the weights in the package (or other weights of the same kind, given as the ONNX file's bytes)."""
+    """`Engine` over the weights in the package.
+
+    model: other weights of SlotNet, as the ONNX file's bytes. weights_sha256: of SlotNet's and MatteNet's, joined.
+    """
 
     name = "embedded"
     default_steps = 1
     max_layers = 16
 
     def __init__(self, model: bytes | None = None, threads: int = 0) -> None:
-        model = model or (files("unfuse") / "weights" / "slots.onnx").read_bytes()
-        self.weights_sha256 = hashlib.sha256(model).hexdigest()
+        model = model or shipped("slots.onnx")
+        self.weights_sha256 = hashlib.sha256(model + shipped("matte.onnx")).hexdigest()
         self.session = session(model, threads)
         self.saliency = Saliency(threads)
 
     @staticmethod
     def card() -> dict[str, Any]:
-        """The model card: what the weights were trained on, for how long, how good they are."""
-        card: dict[str, Any] = json.loads((files("unfuse") / "weights" / "slots.json").read_text())
-        return card
+        """The model cards of both: what the weights were trained on, for how long, how good they are."""
+        return {name: json.loads(shipped(f"{name}.json")) for name in ("slots", "matte")}
 
     def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
         ratio = (size[0] / size[1]) ** 0.5
         sides = (SIDE * ratio, SIDE / ratio)
-        width, height = (int(np.clip(round(s / STRIDE), 2, LONGEST // STRIDE)) * STRIDE for s in sides)
+        width, height = (int(np.clip(round(s / STRIDE), 2, LONGEST // STRIDE)) * STRIDE * FINER for s in sides)
         return width, height
 
     def decompose(
@@ -74,25 +85,39 @@ class Embedded:
     ) -> list[EngineLayers]:
         if steps != 1:
             raise EngineError(f"steps={steps}: the embedded engine answers in one step; leave steps out or say 1")
-        opaque = pictures[..., :3] * pictures[..., 3:] + 0.5 * (1 - pictures[..., 3:])  # nothing there looks grey
         notes = [
             ("the embedded engine looks at the picture alone: the prompt was not used",) if p else () for p in prompts
         ]
-        stacks = [arrange(opaque[i], *self.look(opaque[i]), count, notes[i]) for i, count in enumerate(layers)]
+        opaque = [on_grey(picture) for picture in pictures]
+        stacks = [arrange(opaque[i], self.look(opaque[i]), count, notes[i]) for i, count in enumerate(layers)]
         if on_step is not None:
             on_step(Step(1, 1, stacks[0].pixels[-1]))
         return stacks
 
-    def look(self, picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def look(self, picture: NDArray[np.float32], search: Search = SEARCH) -> Look:
+        """What is found in a picture `h w 3`, at half its size."""
+        small = resized(picture, (picture.shape[1] // FINER, picture.shape[0] // FINER), shrink=True)
+        alpha, relations = self.slots(small, search.hint)
+        thing = stretched(together(alpha[list(THINGS)]), search.faint, SURE_THING) * (1 - ground(small))
+        ink = stretched(alpha[TEXT], *SURE_TEXT)
+        things, ties = found(small, alpha, thing, relations, search)
+        told = np.concatenate([np.tanh(relations / 2), [shrunk(a, relations.shape[1:]) * 2 - 1 for a in alpha]])
+        return Look(things, letters(ink), ties, ink, told.astype(np.float32))
+
+    def slots(
+        self, picture: NDArray[np.float32], hint: Plane | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The network: a picture `h w 3` to the slots' alphas `s h w` (0..1), and relations `(r o) h/4 w/4` (logits).
 
         One at a time: in a batch sums round differently, and a picture's layers must not depend on its neighbours.
+        hint: see `pieces.Search`.
         """
+        salient = self.saliency(picture[None])[0] if hint is None else resized(hint, picture.shape[1::-1])
         rows, columns = (side // STRIDE for side in picture.shape[:2])
         ids = position_ids(len(KINDS) + 1, rows, columns).reshape(len(KINDS) + 2, rows * columns, 3)[1:]
         feed = {
             "picture": rearrange(picture * 2 - 1, "h w c -> 1 c h w").astype(np.float32),
-            "salient": self.saliency(picture[None])[:, None] * 2 - 1,
+            "salient": salient[None, None] * 2 - 1,
             "ids": ids[None],
         }
         logits, relations = self.session.run(["alpha", "relations"], feed)
@@ -101,28 +126,21 @@ class Embedded:
 
 def arrange(
     picture: NDArray[np.float32],
-    alpha: NDArray[np.float32],
-    relations: NDArray[np.float32],
+    look: Look,
     count: Count,
     notes: tuple[str, ...] = (),
 ) -> EngineLayers:
-    """What the network says of one picture to at most `count` layers, bottom to top.
+    """What was found in a picture `h w 3` to at most `count` layers, bottom to top: see `Embedded.look`.
 
-    "auto" is as many as there are things, 8 at most. picture: `h w 3`. alpha: `s h w`. relations: see `pieces.found`.
-    notes: what the answer should say beside its layers.
+    "auto" is as many as there are things, 8 at most. notes: what the answer should say beside its layers.
     """
-    thing = 1 - np.prod([1 - alpha[slot] for slot in THINGS], axis=0)
-    thing, ink = stretched(thing, *SURE_THING) * (1 - ground(picture)), stretched(alpha[TEXT], *SURE_TEXT)
-    things, ties = found(picture, alpha, thing, relations)
+    pieces, mattes = wholes(picture, look)
     most, cheap = (MOST_AUTO - 1, NEAR) if count == "auto" else (count - 1, 0.0)
-    pieces = merged([*things, *letters(ink)], ties, most, cheap)
-    stack = ties.order([p for p in pieces if p.slot != TEXT]) + [p for p in pieces if p.slot == TEXT]
-    alphas = [np.ones_like(ink), *completed(stack, ties)]
-    rest = np.prod([1 - a for a in alphas[1:]], axis=0) * alphas[0]
-    seen = [rest, *(p.seen if p.slot == TEXT else p.seen * (1 - ink) for p in stack)]
-    pixels = [np.dstack([carried_on(picture, s), a]) for s, a in zip(seen, alphas, strict=True)]
-    kinds = ("background", *(KINDS[p.slot] for p in stack))
-    return EngineLayers(np.stack(pixels).astype(np.float32), kinds, notes)
+    groups = layered(pieces, mattes, look.ties, most, cheap)
+    alphas = np.stack([np.ones(picture.shape[:2], np.float32), *(together(mattes[g][..., 0]) for g in groups)])
+    layers = np.stack([np.dstack([carried_on(picture, s), a]) for s, a in zip(weights(alphas), alphas, strict=True)])
+    kinds = ("background", *(KINDS[whole(pieces[i] for i in group).slot] for group in groups))
+    return EngineLayers(layers, kinds, notes)
 
 
 def stretched(alpha: NDArray[np.float32], nothing: float, everything: float) -> NDArray[np.float32]:
@@ -158,8 +176,7 @@ def ground(picture: NDArray[np.float32]) -> Plane:
 def carried_on(picture: NDArray[np.float32], seen: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colour `h w 3` of one layer: the picture where the layer is seen, carried on smoothly into the rest.
 
-    The rim of what is seen does not count: it is mixed with what lies over it. The network answers with colours too,
-    but they do not beat this yet (docs/log.md).
+    The rim of what is seen does not count: it is mixed with what lies over it.
     """
     import cv2
 

@@ -18,11 +18,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from unfuse.cells import CELL
 from unfuse.ink import HEIGHT
-from unfuse.model import inknet
-from unfuse.model.inknet import InkNet, InkNetParams
 from unfuse.model.layerflow import described
 from unfuse.model.slots import STRIDE, SlotNet, SlotNetParams
+from unfuse.model.unet import UNet, UNetParams
 from unfuse.saving import replacing
 from unfuse.tokens import position_ids
 from unfuse.train.weights import about_of, weights_of
@@ -46,26 +46,36 @@ def export(checkpoint: Path, out: Path, card: dict[str, Any]) -> None:
 
 def built(about: dict[str, Any]) -> tuple[nn.Module, Callable[[Any], onnx.ModelProto]]:
     """The untrained network of a run's JSON, and what makes a graph of it."""
-    if about["stage"] == "ink":
-        return InkNet(described(InkNetParams, about["model"])), traced_ink
-    return SlotNet(described(SlotNetParams, about["model"])), traced
+    if about["stage"] == "slots":
+        return SlotNet(described(SlotNetParams, about["model"])), traced
+    return UNet(described(UNetParams, about["model"])), PATCHES[about["stage"]]
 
 
-def traced_ink(net: InkNet) -> onnx.ModelProto:
-    """InkNet as an ONNX graph; the patch's width is dynamic."""
+def traced_patch(net: UNet, answer: str, height: int) -> onnx.ModelProto:
+    """A network that looks at one patch, as an ONNX graph. answer: its name. height: of the patch, 0 for any."""
+    free = torch.export.Dim.AUTO
+    patch = torch.zeros(1, net.params.inputs, height or 4 * net.params.stride, 10 * net.params.stride)
+    grid = {3: free} if height else {2: free, 3: free}
+    told = torch.zeros(1, net.params.told, patch.shape[2] // CELL, patch.shape[3] // CELL)
     program = torch.onnx.export(
         net,
-        (torch.zeros(1, 3, HEIGHT, 10 * inknet.STRIDE),),
+        (patch, told) if net.params.told else (patch,),
         dynamo=True,
         optimize=False,
-        input_names=["patch"],
-        output_names=["ink"],
-        dynamic_shapes=(({3: torch.export.Dim.DYNAMIC}),),
+        input_names=["patch", "told"][: 2 if net.params.told else 1],
+        output_names=[answer],
+        dynamic_shapes=(grid, grid) if net.params.told else (grid,),
         opset_version=20,
         verbose=False,
     )
     assert program is not None
     return program.model_proto
+
+
+PATCHES: dict[str, Callable[[UNet], onnx.ModelProto]] = {
+    "ink": lambda net: traced_patch(net, "ink", HEIGHT),
+    "matte": lambda net: traced_patch(net, "matte", 0),
+}
 
 
 def traced(net: SlotNet) -> onnx.ModelProto:

@@ -21,14 +21,14 @@ from unfuse.corpus import draw
 from unfuse.corpus.compose import Pack, compose, flat, ink_for, matcap, weather, wrapped
 from unfuse.corpus.draw import Plane, Rgba, Rng
 from unfuse.ink import HEIGHT, ROOM
-from unfuse.model.inknet import INKS, InkNet, InkNetParams
+from unfuse.model.unet import INKNET, INKS, UNet, UNetParams
 from unfuse.train import sheets
 from unfuse.train.data import levels, opened
 from unfuse.train.slots import soft_iou
 from unfuse.train.stage import Arrays, Stage, Tensors, TrainParams, Want
 from unfuse.train.stage import size_of as size_of_net
 
-SIZES = {"tiny": InkNetParams((4, 8, 8, 16)), "small": InkNetParams()}
+SIZES = {"tiny": UNetParams(3, len(INKS), (4, 8, 8, 16)), "small": INKNET}
 WIDTHS = (192, 256, 320, 448)  # of a step's patches, in pixels
 SHARE = 16  # patches that are cut from one design: drawing it costs more than they do
 DESIGN = (384, 384)  # pixels of it
@@ -158,10 +158,10 @@ def batch(want: Want) -> Arrays:
     return {"patch": np.stack(patches), "ink": np.stack(truths)}
 
 
-def build(params: TrainParams) -> InkNet:
+def build(params: TrainParams) -> UNet:
     """The network, untrained; `small` is what ships."""
-    sizes: InkNetParams = size_of_net(SIZES, params, "ink")
-    return InkNet(sizes)
+    sizes: UNetParams = size_of_net(SIZES, params, "ink")
+    return UNet(sizes)
 
 
 def inputs(arrays: Tensors) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def inputs(arrays: Tensors) -> tuple[Tensor, Tensor]:
     return patch.contiguous(memory_format=torch.channels_last), arrays["ink"].float() / 255
 
 
-def loss(net: InkNet, arrays: Tensors) -> dict[str, Tensor]:
+def loss(net: UNet, arrays: Tensors) -> dict[str, Tensor]:
     """`loss` and its parts: cross entropy, and what is missing to a full soft Dice coefficient."""
     patch, truth = inputs(arrays)
     logits = net(patch).float()
@@ -181,7 +181,7 @@ def loss(net: InkNet, arrays: Tensors) -> dict[str, Tensor]:
     return {"loss": 2 * entropy + overlap, "entropy": entropy, "overlap": overlap}
 
 
-def validate(net: InkNet, arrays: Tensors) -> dict[str, float]:
+def validate(net: UNet, arrays: Tensors) -> dict[str, float]:
     """Soft IoU of both inks, their mean, and the losses."""
     patch, truth = inputs(arrays)
     iou = soft_iou(torch.sigmoid(net(patch).float()), truth).mean(0)
@@ -189,7 +189,7 @@ def validate(net: InkNet, arrays: Tensors) -> dict[str, float]:
     return {"iou": float(iou.mean()), **out, **{k: float(v) for k, v in loss(net, arrays).items()}}
 
 
-def sheet(net: InkNet, arrays: Tensors) -> NDArray[np.uint8]:
+def sheet(net: UNet, arrays: Tensors) -> NDArray[np.uint8]:
     """Of a few held-out lines: the patch, its true inks, what the network sees."""
     few = {name: tensor[: 2 * sheets.FEW] for name, tensor in arrays.items()}
     patch, truth = inputs(few)

@@ -42,7 +42,8 @@ SPARE = MIB  # for tar headers, names of tensors, the manifest
 DATA = 16 * MIB  # of the data travel at least, before the state is carried whole
 HELD_OUT = 0.15  # of the room for data goes to held-out parts, the same ones in every piece
 MANIFEST, STATE, START = "pieces.json", "state.safetensors", "piece.py"
-NOT_CODE = ("server", "__pycache__", "slots.onnx")
+LOOKED_WITH = {"slots": ("saliency.onnx",), "matte": ("saliency.onnx", "slots.onnx")}  # what stages draw with
+NOT_CODE = ("server", "__pycache__")
 PROGRAM = '''"""One piece of a training run: python piece.py -o RESULT [--minutes 9] [--until STEP]"""
 
 import argparse, hashlib, io, json, pathlib, sys, tarfile, tempfile
@@ -239,7 +240,7 @@ def put_code(out: Path, stage: str) -> int:
     """The package's own source, and what it reads while training; its bytes."""
     source = Path(__file__).parents[1]
     for file in sorted(source.rglob("*")):
-        needed = file.suffix in (".py", ".json") or (file.name == "saliency.onnx" and stage == "slots")
+        needed = file.suffix in (".py", ".json") or file.name in LOOKED_WITH.get(stage, ())
         if file.is_file() and needed and not set(NOT_CODE) & set(file.relative_to(source).parts):
             target = out / "unfuse" / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)

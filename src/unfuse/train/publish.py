@@ -1,6 +1,7 @@
 """What becomes of a run: the file or folder that an engine takes.
 
 slots                 OUT.onnx, and its model card beside it            the engine `embedded`
+matte                 OUT.onnx, and its model card beside it            the engine `embedded`
 ink                   OUT.onnx, and its model card beside it            reading text, with every engine
 finetune, a LoRA      OUT.safetensors with diffusers' and peft's names  the engine `qwen`, others too
 finetune, all         a folder in the published layout                  the engine `qwen`, others too
@@ -40,7 +41,7 @@ def publish(run: Path, out: Path, model: Path | None = None) -> Path:
         raise UnfuseError(f"{run} holds no {ABOUT}: give the --out folder of a training run")
     stage = about["stage"]
     card = {**about, "params": {name: value for name, value in about["params"].items() if name not in PRIVATE}}
-    if stage in ("slots", "ink"):
+    if stage in ("slots", "matte", "ink"):
         for module in ("onnx", "onnxscript"):
             require(module, "train", "export")
         from unfuse.train.export import export
@@ -58,7 +59,7 @@ def publish(run: Path, out: Path, model: Path | None = None) -> Path:
         tuned(weights_of(run), about, out, model)
     else:
         raise UnfuseError(
-            f"{run} is a run of stage {stage}: only slots, ink, image-to-layers and finetune end in what runs"
+            f"{run} is a run of stage {stage}: only slots, matte, ink, image-to-layers and finetune end in what runs"
         )
     return out
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from unfuse.errors import UnfuseError
-from unfuse.train import finetune, flow, ink, slots, vae
+from unfuse.train import finetune, flow, ink, matte, slots, vae
 from unfuse.train.stage import Stage
 
-STAGES = {stage.name: stage for stage in (vae.STAGE, *flow.STAGES, finetune.STAGE, slots.STAGE, ink.STAGE)}
+STAGES = {stage.name: stage for stage in (vae.STAGE, *flow.STAGES, finetune.STAGE, slots.STAGE, ink.STAGE, matte.STAGE)}
 
 
 def stage(name: str) -> Stage:
