@@ -154,9 +154,11 @@ def test_pieces_whose_mattes_have_both_are_one_and_what_goes_on_below_another_is
     for bodys in (both, body.seen):  # it is enough that one of them knows, where nothing covers it
         # the panel goes on below all, and nobody's matte has the panel
         mattes = np.stack([matte_of(both, nothing), matte_of(bodys, nothing), matte_of(everything, both)])
-        agreed = pieces.agreed([head, body, panel], mattes)
-        assert agreed[0, 1] == agreed[1, 0] == 1
-        assert agreed[0, 2] == agreed[2, 1] == 0
+        alike = pieces.alike([head, body, panel], mattes)
+        assert alike[0, 1] == alike[1, 0] == 1
+        assert alike[0, 2] == alike[2, 1] == 0
+        agreed = pieces.agreed([head, body, panel], mattes[..., 0])
+        assert agreed[0, 1] == agreed[1, 0] == (bodys is both)
         assert (np.diag(agreed) == 0).all()
         groups = pieces.layered([head, body, panel], mattes, ties(4, {}), 2, 0.0)
         assert sorted(map(sorted, groups)) == [[0, 1], [2]]

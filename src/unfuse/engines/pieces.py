@@ -230,7 +230,7 @@ def wholes(picture: Plane, look: Look) -> tuple[list[Piece], NDArray[np.float32]
     kept = [i for i, thing in enumerate(look.things) if confirmed(thing, found[i, ..., 0])]
     things, found = [look.things[i] for i in kept], found[kept]
     while len(things) > 1:
-        one = agreed(things, found)
+        one = agreed(things, found[..., 0])
         i, j = divmod(int(one.argmax()), len(things))
         if one[i, j] < ONE:
             break
@@ -243,16 +243,24 @@ def wholes(picture: Plane, look: Look) -> tuple[list[Piece], NDArray[np.float32]
     return [*things, *look.words], np.concatenate([found, words])
 
 
-def agreed(pieces: list[Piece], mattes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much each two pieces show of the same thing, `l l`, 0..1. mattes: `l h w 2`.
+def agreed(pieces: list[Piece], alphas: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much each two pieces show of the same thing, `l l`, 0..1: as much of either as the other's matte has.
 
-    As much of either as the other's matte has; or of one of them as the other's matte has without saying that something
-    covers it. What lies below another goes on there, so that one of them alone may have both.
+    What lies below another goes on there, so that one of them alone may have both. alphas: `l h w`, of the mattes.
     """
-    has, uncovered = shares(pieces, mattes[..., 0]), shares(pieces, mattes[..., 0] * (1 - mattes[..., 1]))
-    same = np.maximum(np.minimum(has, has.T), np.maximum(uncovered, uncovered.T))
-    np.fill_diagonal(same, 0)
-    return same
+    has = shares(pieces, alphas)
+    mutual = np.minimum(has, has.T)
+    np.fill_diagonal(mutual, 0)
+    return mutual
+
+
+def alike(pieces: list[Piece], mattes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How likely each two pieces are one, `l l`, 0..1. mattes: `l h w 2`.
+
+    What both mattes agree on; or as much of one of them as the other's matte has without saying that it is covered.
+    """
+    uncovered = shares(pieces, mattes[..., 0] * (1 - mattes[..., 1]))
+    return np.maximum(agreed(pieces, mattes[..., 0]), np.maximum(uncovered, uncovered.T))
 
 
 def shares(pieces: list[Piece], planes: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -283,7 +291,7 @@ def merged(pieces: list[Piece], ties: Ties, one: NDArray[np.float64], most: int,
     """Which pieces are one layer: places of pieces, group by group.
 
     The cheapest pair is merged until at most `most` groups are left, and then those that cost less than `cheap`.
-    one: see `agreed`.
+    one: see `alike`.
     """
     groups = [([i], piece) for i, piece in enumerate(pieces)] if most > 0 else []
     while len(groups) > 1:
@@ -314,7 +322,7 @@ def layered(pieces: list[Piece], mattes: NDArray[np.float32], ties: Ties, most: 
     """
     if not pieces:
         return []
-    groups = merged(pieces, ties, agreed(pieces, mattes), most, cheap)
+    groups = merged(pieces, ties, alike(pieces, mattes), most, cheap)
     wins = lying(pieces, ties, mattes[..., 1])
     alone = stacked(wins, [piece.slot for piece in pieces])
     between = np.array([[wins[np.ix_(a, b)].sum() for b in groups] for a in groups])
