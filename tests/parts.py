@@ -1,12 +1,18 @@
-"""A tiny parts pack, drawn here: enough for the composer, for tests of training."""
+"""What tests of training need: a tiny parts pack, drawn here, and a run that goes on from weights."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfuse.train.stage import TrainParams
 
 
 def tiny_pack(root: Path) -> Path:
@@ -30,3 +36,16 @@ def tiny_pack(root: Path) -> Path:
         rows.append({"file": "face.ttf", "kind": "font", "split": split})
     (root / "pack.json").write_text(json.dumps({"parts": rows}))
     return root
+
+
+def trained_on(stage: str, how: TrainParams) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The exported weights that a run starts from, running means left out, and those that it hands on."""
+    from unfuse.train import export, loop
+    from unfuse.train.stages import STAGES
+
+    assert how.start is not None
+    loop.train(STAGES[stage], how, lambda row: None)
+    after = how.out / "again.onnx"
+    export.export(how.out, after, {})
+    kept = {name: tensor for name, tensor in export.state_of(how.start).items() if "running" not in name}
+    return kept, export.state_of(after)

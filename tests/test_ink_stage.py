@@ -10,14 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from parts import tiny_pack
+from parts import tiny_pack, trained_on
 
 from unfuse.ink import HEIGHT, ROOM
 from unfuse.model.unet import INKNET, UNet
-from unfuse.train import export, ink, loop
+from unfuse.train import export, ink
 from unfuse.train.data import opened
 from unfuse.train.stage import TrainParams, Want
-from unfuse.train.stages import STAGES
 
 SHIPPED = Path(__file__).parents[1] / "src" / "unfuse" / "weights" / "ink.onnx"
 
@@ -95,8 +94,5 @@ def test_what_ships_is_what_is_trained(pack: Path, tmp_path: Path) -> None:
             ours = net.eval()(line).numpy()
         np.testing.assert_allclose(session.run(["ink"], {"patch": line.numpy()})[0], ours, atol=2e-3)
     how = TrainParams(pack, tmp_path / "on", steps=1, batch=2, rate=0.0, start=SHIPPED, validation=2, ema=0.0)
-    loop.train(STAGES["ink"], how, lambda row: None)  # and training goes on from it
-    export.export(tmp_path / "on", tmp_path / "again.onnx", {})
-    again = export.state_of(tmp_path / "again.onnx")
-    kept = {name: tensor for name, tensor in export.state_of(SHIPPED).items() if "running" not in name}
+    kept, again = trained_on("ink", how)
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())

@@ -85,7 +85,7 @@ def test_things_are_looked_at_one_by_one_and_outside_their_boxes_is_nothing() ->
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (128, 128), (40, 900), (900, 40), (3000, 2)])
 def test_a_patch_has_the_shape_of_its_box_in_whole_strides(height: int, width: int) -> None:
-    tall, wide = matte.fitted(height, width)
+    tall, wide = matte.fitted(height, width, matte.SIDE, matte.STRIDE, matte.LONGEST)
     assert tall % matte.STRIDE == wide % matte.STRIDE == 0
     assert matte.STRIDE <= min(tall, wide) <= max(tall, wide) <= matte.LONGEST
     if max(height, width) < 2 * min(height, width):

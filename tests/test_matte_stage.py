@@ -11,15 +11,15 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from parts import tiny_pack
+from parts import tiny_pack, trained_on
 
 from unfuse.cells import CELL
 from unfuse.corpus.compose import Drawn
 from unfuse.layers import Kind
 from unfuse.model.unet import MATTENET, MATTES, TOLD, UNet
-from unfuse.train import export, loop, matte
+from unfuse.recompose import weights
+from unfuse.train import export, matte
 from unfuse.train.stage import TrainParams, Want
-from unfuse.train.stages import STAGES
 
 SHIPPED = Path(__file__).parents[1] / "src" / "unfuse" / "weights" / "matte.onnx"
 SIDE = 48
@@ -61,7 +61,8 @@ def test_the_same_want_is_the_same_things_however_it_is_cut(pack: Path) -> None:
 
 
 def true_of(seen: NDArray[np.float32], layers: list[Drawn]) -> matte.Truth:
-    return matte.truth_of(seen, layers, matte.visible(layers))
+    alphas = np.stack([layer.rgba[..., 3] for layer in layers])
+    return matte.truth_of(seen, [layer.kind for layer in layers], alphas, weights(alphas))
 
 
 def test_a_fragment_shows_all_of_its_thing_and_two_things_show_both() -> None:
@@ -151,8 +152,5 @@ def test_what_ships_is_what_is_trained(pack: Path, tmp_path: Path) -> None:
         given = {"patch": patch.numpy(), "told": told.numpy()}
         np.testing.assert_allclose(session.run(["matte"], given)[0], ours, atol=5e-3)
     how = TrainParams(pack, tmp_path / "on", steps=1, batch=2, rate=0.0, side=64, start=SHIPPED, validation=2, ema=0.0)
-    loop.train(STAGES["matte"], how, lambda row: None)  # and training goes on from it
-    export.export(tmp_path / "on", tmp_path / "again.onnx", {})
-    again = export.state_of(tmp_path / "again.onnx")
-    kept = {name: tensor for name, tensor in export.state_of(SHIPPED).items() if "running" not in name}
+    kept, again = trained_on("matte", how)
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept.items())

@@ -74,9 +74,7 @@ def run_stage(
     seed: Annotated[int | None, typer.Option(help="Same seed, same run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw training pictures, for each GPU.")] = None,
     remix: Annotated[int | None, typer.Option(help="Pictures that the GPU makes of each drawn design.")] = None,
-    reuse: Annotated[
-        int | None, typer.Option(help="Steps whose batches are drawn, kept and gone through again.")
-    ] = None,
+    reuse: Annotated[int | None, typer.Option(help="Steps whose batches are kept and gone through again.")] = None,
     validation: Annotated[int | None, typer.Option(help="Held-out pictures that a checkpoint is judged by.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     sheet_every: Annotated[int | None, typer.Option(help="Steps between sample sheets; 0 for none.")] = None,
@@ -103,14 +101,8 @@ def run_stage(
     given |= {"workers": workers, "save_every": save_every, "sheet_every": sheet_every, "validation": validation}
     given |= {"accumulate": accumulate, "layers": layers, "schedule": schedule, "warmup": warmup, "decay": decay}
     given |= {"ema": ema, "clip": clip, "precision": precision, "parallel": parallel, "model": model, "lora": lora}
-    given |= {
-        "optimizer": optimizer,
-        "remix": remix,
-        "reuse": reuse,
-        "compile": compiled,
-        "recompute": recompute,
-        "tensorboard": tensorboard,
-    }
+    given |= {"optimizer": optimizer, "remix": remix, "reuse": reuse, "tensorboard": tensorboard}
+    given |= {"compile": compiled, "recompute": recompute}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     go(chosen, TrainParams(data=folder_of(pack, records), out=run, **options), minutes, dry_run)
 

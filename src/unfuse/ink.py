@@ -7,7 +7,6 @@ The network has seen lines drawn by the composer, in its fonts, on its designs (
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from unfuse.cells import sigmoid
-from unfuse.saliency import session
+from unfuse.saliency import session, shipped
 
 HEIGHT = 64  # pixels of the patch that the network looks at
 ROOM = 0.25  # of a line's height, above and below it and at its ends, that the patch shows as well
@@ -27,7 +26,7 @@ LONGEST = 2560  # its width at most
 @cache
 def network() -> Any:
     """The network in the package, read once; one thread is enough for a line."""
-    return session((files("unfuse") / "weights" / "ink.onnx").read_bytes(), 1)
+    return session(shipped("ink.onnx"), 1)
 
 
 def inks(patch: NDArray[np.uint8]) -> NDArray[np.float32]:

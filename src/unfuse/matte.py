@@ -10,7 +10,6 @@ Axes: l thing, h w pixels, c channel. Boxes are (top, left, bottom, right).
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 
 from unfuse.cells import CELL, Plane, sigmoid
-from unfuse.saliency import session
+from unfuse.refine import resized
+from unfuse.saliency import session, shipped
 
 Box = tuple[int, int, int, int]
 
@@ -33,7 +33,7 @@ SOLID = 0.3  # from here on a pixel counts as the thing's, for its box
 @cache
 def network() -> Any:
     """The network in the package, read once."""
-    return session((files("unfuse") / "weights" / "matte.onnx").read_bytes(), 0)
+    return session(shipped("matte.onnx"), 0)
 
 
 def mattes(picture: NDArray[np.float32], told: NDArray[np.float32], rough: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,22 +42,20 @@ def mattes(picture: NDArray[np.float32], told: NDArray[np.float32], rough: NDArr
     picture: `h w 3`, sRGB-encoded. told: `c y x` in -1..1, what SlotNet says of the canvas's cells. rough: `l y x 3`,
     of any size: where each thing is seen, where others are, and which of these lie above it.
     """
-    import cv2
-
     h, w = picture.shape[:2]
     cells = rearrange(told, "c y x -> y x c")
     out = np.zeros((len(rough), h, w, 2), np.float32)
     for i, planes in enumerate(rough):
-        masks = np.asarray(cv2.resize(planes, (w, h)))
+        masks = resized(planes, (w, h))
         top, left, bottom, right = around(masks[..., 0], ROOM)
         box = slice(top, bottom), slice(left, right)
-        size = fitted(bottom - top, right - left)
+        size = fitted(bottom - top, right - left, SIDE, STRIDE, LONGEST)
         patch = np.dstack([brought(picture[box], size), brought(masks[box], size)])
         given = {"patch": rearrange(patch * 2 - 1, "h w c -> 1 c h w")}
         given["told"] = rearrange(there(cells, (top / h, left / w, bottom / h, right / w), size), "h w c -> 1 c h w")
         (logits,) = network().run(["matte"], given)
         found = rearrange(sigmoid(logits[0]), "c h w -> h w c")
-        found[..., 0] = ((found[..., 0] - NOTHING) / (ALL - NOTHING)).clip(0, 1)
+        found[..., 0] = stretched(found[..., 0], NOTHING, ALL)
         out[i][box] = brought(found, (bottom - top, right - left))
     return out
 
@@ -77,12 +75,16 @@ def around(seed: Plane, room: float) -> Box:
     )
 
 
-def fitted(height: int, width: int) -> tuple[int, int]:
-    """A patch's height and width for a box: its shape, at the area of a square of `SIDE`."""
-    ratio = (height / width) ** 0.5
-    sides = (SIDE * ratio, SIDE / ratio)
-    tall, wide = (int(np.clip(round(side / STRIDE), 2, LONGEST // STRIDE)) * STRIDE for side in sides)
-    return tall, wide
+def fitted(one: int, other: int, side: int, stride: int, longest: int) -> tuple[int, int]:
+    """Both sides of what a network looks at: the shape of a box, the area of a square of `side`, multiples of a stride.
+
+    At least two strides, and at most `longest`.
+    """
+    ratio = (one / other) ** 0.5
+    first, second = (
+        int(np.clip(round(s / stride), 2, longest // stride)) * stride for s in (side * ratio, side / ratio)
+    )
+    return first, second
 
 
 def there(
@@ -104,11 +106,15 @@ def there(
 
 def brought(planes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """`h w c` to a (height, width): area where it shrinks, else bilinear."""
-    import cv2
-
-    how = cv2.INTER_AREA if size[0] * size[1] < planes.shape[0] * planes.shape[1] else cv2.INTER_LINEAR
+    shrink = size[0] * size[1] < planes.shape[0] * planes.shape[1]
     parts = [planes[..., i : i + 3] for i in range(0, planes.shape[2], 3)]
-    return np.dstack([cv2.resize(part, size[::-1], interpolation=how) for part in parts])
+    return np.dstack([resized(part, size[::-1], shrink) for part in parts])
+
+
+def stretched(alpha: NDArray[np.float32], nothing: float, everything: float) -> NDArray[np.float32]:
+    """Alpha so that what is up to `nothing` is 0, and what is from `everything` on is 1."""
+    stretched: NDArray[np.float32] = ((alpha - nothing) / (everything - nothing)).clip(0, 1).astype(np.float32)
+    return stretched
 
 
 def together(alphas: NDArray[np.float32]) -> Plane:

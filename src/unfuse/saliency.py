@@ -19,6 +19,11 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, sRGB-encoded
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
+def shipped(name: str) -> bytes:
+    """A file of the package's weights."""
+    return (files("unfuse") / "weights" / name).read_bytes()
+
+
 def session(model: bytes, threads: int) -> Any:
     """A network in ONNX's form, ready to run on the CPU; it gives its memory back between pictures."""
     import onnxruntime
@@ -34,7 +39,7 @@ class Saliency:
     """The network by onnxruntime. threads: 0 is as many as there are cores."""
 
     def __init__(self, threads: int = 0) -> None:
-        self.session = session((files("unfuse") / "weights" / "saliency.onnx").read_bytes(), threads)
+        self.session = session(shipped("saliency.onnx"), threads)
 
     def __call__(self, pictures: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float32]:
         """`b h w 3` in 0..1 (sRGB-encoded) to `b h w` in 0..1. side: a multiple of 32, of the square looked at."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from numpy.typing import NDArray
 
 from unfuse.cells import Plane, sigmoid
 from unfuse.engines import Count, EngineLayers, OnStep, Step
-from unfuse.engines.pieces import KINDS, TEXT, THINGS, Look, Search, found, layered, letters, shrunk, whole, wholes
+from unfuse.engines.pieces import KINDS, TEXT, THINGS, Look, Search, found, layered, letters, shrunk, slot_of, wholes
 from unfuse.errors import EngineError
-from unfuse.matte import together
+from unfuse.matte import fitted, stretched, together
 from unfuse.recompose import weights
 from unfuse.refine import on_grey, resized, spread
-from unfuse.saliency import Saliency, session
+from unfuse.saliency import Saliency, session, shipped
 from unfuse.tokens import position_ids
 
 STRIDE = 16
@@ -39,11 +38,6 @@ LIKE = 0.09  # colours nearer than this (Euclidean, of 0..1) are one flat colour
 RIM_SHARE, AREA_SHARE = 0.25, 0.2  # of the picture's rim and area, to be the background's
 MOST_AUTO = 8  # layers that "auto" gives at most
 NEAR = 0.25  # what "auto" merges without being asked to: see `pieces.cost`
-
-
-def shipped(name: str) -> bytes:
-    """A file of the package's weights."""
-    return (files("unfuse") / "weights" / name).read_bytes()
 
 
 class Embedded:
@@ -68,10 +62,8 @@ class Embedded:
         return {name: json.loads(shipped(f"{name}.json")) for name in ("slots", "matte")}
 
     def bucket(self, size: tuple[int, int]) -> tuple[int, int]:
-        ratio = (size[0] / size[1]) ** 0.5
-        sides = (SIDE * ratio, SIDE / ratio)
-        width, height = (int(np.clip(round(s / STRIDE), 2, LONGEST // STRIDE)) * STRIDE * FINER for s in sides)
-        return width, height
+        width, height = fitted(*size, SIDE, STRIDE, LONGEST)
+        return FINER * width, FINER * height
 
     def decompose(
         self,
@@ -139,14 +131,8 @@ def arrange(
     groups = layered(pieces, mattes, look.ties, most, cheap)
     alphas = np.stack([np.ones(picture.shape[:2], np.float32), *(together(mattes[g][..., 0]) for g in groups)])
     layers = np.stack([np.dstack([carried_on(picture, s), a]) for s, a in zip(weights(alphas), alphas, strict=True)])
-    kinds = ("background", *(KINDS[whole(pieces[i] for i in group).slot] for group in groups))
+    kinds = ("background", *(KINDS[slot_of([pieces[i] for i in group])] for group in groups))
     return EngineLayers(layers, kinds, notes)
-
-
-def stretched(alpha: NDArray[np.float32], nothing: float, everything: float) -> NDArray[np.float32]:
-    """Alpha so that what is up to `nothing` is 0, and what is from `everything` on is 1."""
-    stretched: NDArray[np.float32] = ((alpha - nothing) / (everything - nothing)).clip(0, 1).astype(np.float32)
-    return stretched
 
 
 def ground(picture: NDArray[np.float32]) -> Plane:

@@ -11,9 +11,8 @@ Axes: h w SlotNet's grid, s slot, r relation, o offset, l piece.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -70,7 +69,7 @@ class Piece:
 
     @cached_property
     def slot(self) -> int:
-        return int(self.votes.argmax())
+        return slot_of([self])
 
     @cached_property
     def area(self) -> float:
@@ -199,25 +198,16 @@ def owners(picture: Plane, thing: Plane, cells: Labels) -> Labels:
 
 
 def letters(alpha: Plane) -> list[Piece]:
-    """The blocks of text in the text slot's alpha `h w`."""
-    count, label = islands(alpha)
-    masses = np.bincount(label.ravel(), alpha.ravel(), count) / alpha.size
-    largest = [i for i in np.argsort(-masses[1:])[:MOST_ISLANDS] + 1 if masses[i] > TEXT_SPECK]
-    votes = np.eye(len(KINDS))[TEXT]
-    return [Piece(np.where(label == i, alpha, 0).astype(np.float32), votes * alpha.size * masses[i]) for i in largest]
-
-
-def islands(alpha: Plane) -> tuple[int, Labels]:
-    """How many blocks of text there are in an alpha `h w`, and whose each pixel is, `h w`: 0 is none.
-
-    What lies no further apart than letters and lines do is one block.
-    """
+    """The blocks of text in the text slot's alpha `h w`: its islands, joined over the gaps between letters."""
     import cv2
 
     reach = max(3, round(0.02 * max(alpha.shape)))
     solid = cv2.dilate((alpha > SOLID).astype(np.uint8), np.ones((reach, 2 * reach + 1), np.uint8))
-    count, label = cv2.connectedComponents(solid)
-    return count, np.asarray(label)
+    count, islands = cv2.connectedComponents(solid)
+    masses = np.bincount(islands.ravel(), alpha.ravel(), count) / alpha.size
+    largest = [i for i in np.argsort(-masses[1:])[:MOST_ISLANDS] + 1 if masses[i] > TEXT_SPECK]
+    votes = np.eye(len(KINDS))[TEXT]
+    return [Piece(np.where(islands == i, alpha, 0).astype(np.float32), votes * alpha.size * masses[i]) for i in largest]
 
 
 def wholes(picture: Plane, look: Look) -> tuple[list[Piece], NDArray[np.float32]]:
@@ -326,10 +316,10 @@ def layered(pieces: list[Piece], mattes: NDArray[np.float32], ties: Ties, most: 
     wins = lying(pieces, ties, mattes[..., 1])
     alone = stacked(wins, [piece.slot for piece in pieces])
     between = np.array([[wins[np.ix_(a, b)].sum() for b in groups] for a in groups])
-    kinds = [whole(pieces[i] for i in group).slot for group in groups]
-    return [sorted(groups[place], key=alone.index) for place in stacked(between, kinds)]
+    slots = [slot_of([pieces[i] for i in group]) for group in groups]
+    return [sorted(groups[place], key=alone.index) for place in stacked(between, slots)]
 
 
-def whole(parts: Iterable[Piece]) -> Piece:
-    """Several pieces as one."""
-    return reduce(Piece.joined, parts)
+def slot_of(parts: list[Piece]) -> int:
+    """The slot in which most of several pieces is."""
+    return int(np.sum([piece.votes for piece in parts], axis=0).argmax())

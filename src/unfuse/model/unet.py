@@ -1,8 +1,8 @@
 """A small U-Net (Ronneberger et al. 2015) with one look at the patch as a whole: the nets for lines and for things.
 
 InkNet says which pixels of an upright line of text are its letters: letters share a colour, and what lies around them
-may have any. MatteNet says of a thing that was found roughly what all of it is: its alpha, its soft shadow included and
-behind what covers it, and what it is that covers it. It is told what SlotNet says of each cell there.
+may have any. MatteNet says of a thing that was found roughly what all of it is: its alpha, behind what covers it too,
+and what it is that covers it. It is told what SlotNet says of each cell there.
 
 Axes: b patch, c channel, h w grid.
 """

@@ -22,6 +22,7 @@ from unfuse.corpus.compose import Drawn, compose, flat, weather
 from unfuse.corpus.draw import Rng
 from unfuse.engines.embedded import Embedded
 from unfuse.engines.pieces import Search
+from unfuse.layers import Kind
 from unfuse.matte import STRIDE, around, brought, there, together
 from unfuse.model.unet import MATTENET, MATTES, TOLD, UNet, UNetParams
 from unfuse.recompose import weights
@@ -83,8 +84,9 @@ def found(want: Want, shared: int) -> Found:
         if look.things:
             break
     rough = np.stack([brought(planes, size) for planes in look.rough(look.things)])
-    seen = visible(layers)
-    truth = [truth_of(planes[..., 0], layers, seen) for planes in rough]
+    kinds, alphas = [layer.kind for layer in layers], np.stack([layer.rgba[..., 3] for layer in layers])
+    seen = weights(alphas)
+    truth = [truth_of(planes[..., 0], kinds, alphas, seen) for planes in rough]
     return Found(picture, rearrange(look.told, "c y x -> y x c"), rough, truth)
 
 
@@ -98,13 +100,8 @@ def search(layers: list[Drawn], rng: Rng) -> Search:
     return Search(hint, rng.uniform(*FAINT), rng.uniform(*CERTAIN), apart=float(rng.normal(0, APART)))
 
 
-def visible(layers: list[Drawn]) -> NDArray[np.float32]:
-    """How much of each layer is seen, `l h w`."""
-    return weights(np.stack([layer.rgba[..., 3] for layer in layers]))
-
-
-def truth_of(seed: Plane, layers: list[Drawn], seen: NDArray[np.float32]) -> Truth:
-    """What is true of a piece that is seen at `seed`, `h w`. seen: `l h w`, of the layers.
+def truth_of(seed: Plane, kinds: list[Kind], alphas: NDArray[np.float32], seen: NDArray[np.float32]) -> Truth:
+    """What is true of a piece that is seen at `seed`, `h w`. Of the layers: kinds, alphas `l h w`, how each is seen.
 
     Of the layers above the bottom it shows those of which it shows most, text left out; where it shows most of none,
     the one that it shows most of; nothing where that is the background.
@@ -112,10 +109,9 @@ def truth_of(seed: Plane, layers: list[Drawn], seen: NDArray[np.float32]) -> Tru
     shares = np.minimum(seed, seen).sum((1, 2))
     most = int(shares.argmax())
     enough = shares > np.maximum(MOSTLY * seen.sum((1, 2)), MUCH * seed.sum())
-    things = [i for i in range(1, len(layers)) if enough[i] and layers[i].kind != "text"]
+    things = [i for i in range(1, len(kinds)) if enough[i] and kinds[i] != "text"]
     shown = things or [i for i in (most,) if i]
-    alphas = np.stack([layer.rgba[..., 3] for layer in layers])
-    return covered(together(alphas[shown]), max(shown, default=len(layers)), alphas, seen)
+    return covered(together(alphas[shown]), max(shown, default=len(kinds)), alphas, seen)
 
 
 def covered(matte: Plane, top: int, alphas: NDArray[np.float32], seen: NDArray[np.float32]) -> Truth:
@@ -210,7 +206,7 @@ def inputs(arrays: Tensors) -> tuple[Tensor, Tensor, Tensor]:
     in 0..1, alpha, what covers it, and where that counts.
     """
     patch, told = (arrays[name].permute(0, 3, 1, 2).float() / 127.5 - 1 for name in ("patch", "told"))
-    truth = arrays["matte"].permute(0, 3, 1, 2)[:, -3:].float() / 255
+    truth = arrays["matte"].permute(0, 3, 1, 2).float() / 255
     return patch.contiguous(memory_format=torch.channels_last), told, truth
 
 

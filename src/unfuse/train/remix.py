@@ -9,7 +9,6 @@ The first copies are the drawn designs as they are.
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from unfuse.corpus.compose import BLUR, JPEG, NOISE, READABLE
 from unfuse.corpus.draw import LUMA
-from unfuse.saliency import MEAN, STD
+from unfuse.saliency import MEAN, STD, shipped
 from unfuse.train import jpeg
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def looker(device: str) -> Graph:
     """The hint's network on a device, read once. Runs that do not remix need no package `onnx`."""
     from unfuse.train.onnx_graph import Graph
 
-    return Graph((files("unfuse") / "weights" / "saliency.onnx").read_bytes(), device)
+    return Graph(shipped("saliency.onnx"), device)
 
 
 def salient(pictures: Tensor, side: int) -> Tensor:
